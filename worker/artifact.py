@@ -1,0 +1,148 @@
+"""The artefact: a versioned model folder, verified against its manifest before any file of it is opened.
+
+`MODELS/NAME/<integer version>/` holds `manifest.json` and the files it lists. Nothing here executes what it reads:
+weights are safetensors, the tokenizer is JSON, and the SavedModel is for other readers.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from schemas import FileDigest, Manifest, ModelName
+from worker.bert_config import BertConfig, parse_config
+from worker.errors import ArtifactError
+from worker.tokens import ReviewTokenizer
+
+MANIFEST = "manifest.json"
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+TOKENIZER = "tokenizer.json"
+MANIFEST_LIMIT = 1 << 20
+"""Bytes. A manifest lists a few dozen files; anything larger is not one."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A verified folder."""
+
+    folder: Path
+    manifest: Manifest
+    digest: str
+    config: BertConfig
+
+    @property
+    def name(self) -> ModelName:
+        """What predictions call this model."""
+        return ModelName(name=self.manifest.name, version=self.manifest.version, digest=self.digest)
+
+    @property
+    def weights(self) -> Path:
+        """The safetensors file."""
+        return self.folder / WEIGHTS
+
+    def tokenizer(self) -> ReviewTokenizer:
+        """Cleaning, vocabulary and cut of this model."""
+        return ReviewTokenizer.load(self.folder / TOKENIZER, self.manifest.cut, self.manifest.cleaning)
+
+
+def digest_bytes(content: bytes) -> str:
+    """`sha256:` and 64 hexadecimal digits."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def digest_file(path: Path) -> FileDigest:
+    """Size and SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileDigest(bytes=path.stat().st_size, sha256=f"sha256:{digest}")
+
+
+def versions(parent: Path) -> list[Path]:
+    """The version folders below `parent`, oldest first. Temporary and other names do not count."""
+    numbered = [path for path in parent.iterdir() if path.is_dir() and path.name.isascii() and path.name.isdigit()]
+    return sorted(numbered, key=lambda path: int(path.name))
+
+
+def find_version(path: Path) -> Path:
+    """The artefact folder meant by `path`: itself, or its newest version.
+
+    Raises:
+        ArtifactError: there is none.
+    """
+    if not path.is_dir():
+        raise ArtifactError(f"{path}: no such model folder; `review-trainer export` or `import` makes one")
+    if (path / MANIFEST).exists():
+        return path
+    found = versions(path)
+    if not found:
+        raise ArtifactError(f"{path}: holds neither {MANIFEST} nor a version folder such as {path / '1'}")
+    return found[-1]
+
+
+def open_artifact(path: Path) -> Artifact:
+    """Find the newest version, read its manifest and verify every file against it.
+
+    Raises:
+        ArtifactError: a file is missing, altered, unexpected, a symbolic link, or the manifest cannot be read.
+    """
+    folder = find_version(path)
+    content = _read_manifest(folder / MANIFEST)
+    try:
+        manifest = Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"])) or "file"
+        raise ArtifactError(f"{folder / MANIFEST}: {field}: {first['msg']}") from None
+    _verify(folder, manifest)
+    config = parse_config((folder / CONFIG).read_bytes(), str(folder / CONFIG))
+    if config.labels != manifest.labels:
+        raise ArtifactError(f"{folder}: {CONFIG} names the labels {config.labels}, the manifest {manifest.labels}")
+    if manifest.cut.head + manifest.cut.tail > config.max_position_embeddings:
+        raise ArtifactError(
+            f"{folder}: the cut keeps {manifest.cut.head + manifest.cut.tail} tokens, the network reads "
+            f"{config.max_position_embeddings} at most"
+        )
+    return Artifact(folder, manifest, digest_bytes(content), config)
+
+
+def _read_manifest(path: Path) -> bytes:
+    if path.is_symlink() or not path.is_file():
+        raise ArtifactError(f"{path}: no such file; this folder is not a model artefact")
+    if path.stat().st_size > MANIFEST_LIMIT:
+        raise ArtifactError(f"{path}: larger than {MANIFEST_LIMIT:,} bytes; not a manifest")
+    return path.read_bytes()
+
+
+def files_below(folder: Path) -> dict[str, Path]:
+    """Every file below `folder` but the manifest, by its relative path.
+
+    Raises:
+        ArtifactError: something below it is a symbolic link or no plain file: it could lead out of the folder.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise ArtifactError(f"{path}: a symbolic link or special file; an artefact holds plain files only")
+        if path.is_file():
+            found[path.relative_to(folder).as_posix()] = path
+    found.pop(MANIFEST, None)
+    return found
+
+
+def _verify(folder: Path, manifest: Manifest) -> None:
+    """Hold every file to the manifest. Only listed names are opened, and only after their size agreed."""
+    found = files_below(folder)
+    for needed in (CONFIG, WEIGHTS, TOKENIZER):
+        if needed not in manifest.files:
+            raise ArtifactError(f"{folder}: the manifest does not list {needed}")
+    missing = sorted(manifest.files.keys() - found.keys())
+    if missing:
+        raise ArtifactError(f"{folder}: {missing[0]} is missing; copy the whole folder again")
+    unexpected = sorted(found.keys() - manifest.files.keys())
+    if unexpected:
+        raise ArtifactError(f"{folder}: {unexpected[0]} is not in the manifest; the folder was altered")
+    for name, wanted in manifest.files.items():
+        if found[name].stat().st_size != wanted.bytes or digest_file(found[name]) != wanted:
+            raise ArtifactError(f"{folder}: {name} does not match the manifest; it was altered or is incomplete")

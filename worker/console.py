@@ -1,0 +1,48 @@
+"""The two console programs' shared manners: data on standard output, everything else on standard error, and one line
+for a user's mistake instead of a stack trace."""
+
+import os
+import sys
+
+from rich.console import Console
+from typer import Typer
+
+from worker.errors import ReviewScorerError
+
+# TensorFlow's start-up chatter is not the user's business; their own setting wins.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+out = Console(soft_wrap=True, highlight=False)
+"""Standard output: data. Rich wraps nothing here, so that a pipe gets the lines as they are."""
+
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+"""Standard error: progress, notes, errors."""
+
+INTERRUPTED = 130
+"""128 + SIGINT, as shells report it."""
+
+
+def run_app(app: Typer) -> None:
+    """Run a typer program and end the process with its exit code.
+
+    `ReviewScorerError` becomes one line and its exit code, an interrupt 130, a reader that went away (`| head`) 0.
+    """
+    try:
+        app()
+    except ReviewScorerError as error:
+        err.print(f"[bold red]error:[/] {_escape(str(error))}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Python would complain once more when it flushes standard output at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _escape(text: str) -> str:
+    """Rich's markup signs in a message are text."""
+    return text.replace("[", r"\[")

@@ -1,0 +1,87 @@
+"""Engines: token rows in, logits out. One small file an engine; this one holds the seam and the choice.
+
+An engine is opened on a verified artefact, warmed up once, and then given one batch at a time; it scores on a thread of
+its own, so that the loop can prepare the next batch and commit the last one meanwhile.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.artifact import Artifact
+from worker.errors import EngineError
+from worker.tokens import Ids
+
+Logits = NDArray[np.float32]
+EngineName = Literal["auto", "tensorflow"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class EngineDescription:
+    """What computes, for logs and the `model_info` metric."""
+
+    name: str
+    device: str
+    precision: str
+    reason: str
+    """Why this engine, device and precision were chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What the device made of one batch."""
+
+    logits: Logits
+    """float32, (rows, labels), in the order of the rows."""
+    seconds: float
+    """Time in which the device worked on the batch."""
+    device_tokens: int
+    """Tokens the device computed, padding included."""
+
+
+class Engine(Protocol):
+    """The seam between the loop and a device."""
+
+    @property
+    def description(self) -> EngineDescription:
+        """Name, device and precision."""
+        ...
+
+    def warm_up(self) -> None:
+        """Compile and run what a first batch would otherwise wait for."""
+        ...
+
+    def submit(self, rows: Sequence[Ids]) -> Future[Scored]:
+        """Score rows in any number, none included; batches are scored in the order of submission.
+
+        Args:
+            rows: token ids, int32, (length,) each.
+        """
+        ...
+
+    def close(self) -> None:
+        """Finish what was submitted and free the device."""
+        ...
+
+
+def open_engine(artifact: Artifact, choice: EngineName = "auto", precision: Precision = "auto") -> Engine:
+    """Load the artefact into an engine.
+
+    Args:
+        artifact: a verified folder.
+        choice: the engine; `auto` takes the fastest one that this machine can run.
+        precision: the type of the matrix products; `auto` takes the fastest that keeps the labels.
+
+    Raises:
+        EngineError: the engine cannot run here, or does not know the precision.
+    """
+    if choice not in ("auto", "tensorflow"):
+        raise EngineError(f"no engine {choice!r}; this release has: tensorflow")
+    from worker.engine.keras_engine import KerasEngine
+
+    return KerasEngine(artifact, precision)

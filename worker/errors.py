@@ -1,0 +1,53 @@
+"""What can go wrong, by consequence.
+
+    ReviewScorerError        one line for the user, no stack trace; the process ends
+    ├── UsageError           the command or its input is wrong: exit 2
+    │   └── SettingsError    a setting is unknown, missing or out of range
+    ├── ArtifactError        a model folder or checkpoint that cannot be used: exit 1
+    ├── EngineError          the engine asked for cannot run here: exit 1
+    └── BrokerError          no broker, no topic, no right: exit 1
+    TransactionAborted       nothing of this batch was published: rewind and go on
+
+A record at fault is no exception: it is a `schemas.Rejection`. Everything else that is raised is a defect or a broken
+machine; it ends the process, and the restarted one begins at the last committed offset.
+"""
+
+
+class ReviewScorerError(Exception):
+    """Its text says what, where, and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(ReviewScorerError):
+    """The command, an argument or an input file is not what was asked for."""
+
+    exit_code = 2
+
+
+class SettingsError(UsageError):
+    """A setting is unknown, missing or out of range."""
+
+
+class ArtifactError(ReviewScorerError):
+    """A model folder or checkpoint is missing, incomplete, altered, or not of a kind that can be used."""
+
+
+class EngineError(ReviewScorerError):
+    """The engine that was asked for cannot run on this machine."""
+
+
+class BrokerError(ReviewScorerError):
+    """The broker cannot be reached, or refuses what the worker needs."""
+
+
+class TransactionAborted(Exception):  # noqa: N818 - an outcome, not an error of ours
+    """Nothing of the batch was published or committed; the loop rewinds to the committed offsets and goes on.
+
+    Attributes:
+        reopen: the outcome at the broker is unknown, so the producer must be made anew before the next transaction.
+    """
+
+    def __init__(self, cause: str, *, reopen: bool) -> None:
+        super().__init__(cause)
+        self.reopen = reopen

@@ -1,0 +1,92 @@
+"""Health: `/metrics`, `/livez` and `/readyz` over HTTP, for Prometheus and a supervisor's probes.
+
+prometheus-client's own server answers 200 on every path, so that a probe pointed at it always passes; hence this one.
+"""
+
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Self
+
+from prometheus_client.exposition import choose_encoder
+
+from worker.errors import SettingsError
+from worker.metrics import Metrics
+
+Probe = Callable[[], tuple[bool, str]]
+"""Whether it is well, and one line that says why."""
+
+
+class HealthServer:
+    """Serves until closed, on threads of its own. Use as a context manager.
+
+    Args:
+        host: address to bind.
+        port: TCP port; 0 takes a free one.
+        metrics: what `/metrics` shows.
+        live: `/livez`: the loop makes progress; a broker that is away is no reason to be restarted.
+        ready: `/readyz`: the model is warm and the group joined.
+
+    Raises:
+        SettingsError: the address cannot be bound.
+    """
+
+    def __init__(self, host: str, port: int, metrics: Metrics, live: Probe, ready: Probe) -> None:
+        handler = _handler(metrics, {"/livez": live, "/readyz": ready})
+        try:
+            self._server = ThreadingHTTPServer((host, port), handler)
+        except OSError as error:
+            raise SettingsError(
+                f"http {host}:{port}: {error.strerror}; is another worker running? Choose with WORKER_HTTP__PORT"
+            ) from None
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Where it answers, with the port it really has."""
+        host, port = self._server.server_address[:2]
+        return f"http://{host!s}:{port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _handler(metrics: Metrics, probes: dict[str, Probe]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        server_version = "review-worker"
+        sys_version = ""
+        timeout = 10
+        """Seconds for a request to arrive, so that an idle connection holds no thread for ever."""
+
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            if path == "/metrics":
+                encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+                self._answer(200, content_type, encode(metrics.registry))
+            elif path in probes:
+                well, reason = probes[path]()
+                self._answer(200 if well else 503, "text/plain; charset=utf-8", f"{reason}\n".encode())
+            else:
+                self._answer(404, "text/plain; charset=utf-8", b"/metrics, /livez and /readyz are here\n")
+
+        def _answer(self, status: int, content_type: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Cache-Control", "no-store")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it
+            """Probes come every few seconds: they are not logged."""
+
+    return Handler

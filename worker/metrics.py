@@ -1,0 +1,116 @@
+"""Every metric of the worker, each with the name that dashboards and alerts use; prefix `review_worker_`.
+
+Labels come from closed sets only (model labels, reasons, stages, topic and partition of the input), never from a
+record. Ratios are 0 to 1, times are seconds.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+Stage = Literal["poll", "intake", "tokenize", "score", "commit"]
+Outcome = Literal["committed", "aborted", "unknown"]
+
+STAGES: tuple[Stage, ...] = ("poll", "intake", "tokenize", "score", "commit")
+OUTCOMES: tuple[Outcome, ...] = ("committed", "aborted", "unknown")
+
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+_TOKENS = (64, 256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576)
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_AGES = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 86_400)
+_SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+
+
+class Metrics:
+    """One registry with the worker's metrics and the process's own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        self.consumed = Counter(
+            "review_worker_reviews_consumed", "Input records whose batch was committed.", registry=registry
+        )
+        self.predictions = Counter(
+            "review_worker_predictions", "Predictions published and committed.", ["label"], registry=registry
+        )
+        self.rejections = Counter(
+            "review_worker_rejections", "Dead letters published and committed.", ["reason"], registry=registry
+        )
+        self.batch_reviews = Histogram(
+            "review_worker_batch_reviews", "Records of a micro-batch.", buckets=_SIZES, registry=registry
+        )
+        self.batch_tokens = Histogram(
+            "review_worker_batch_tokens", "Tokens of a micro-batch.", buckets=_TOKENS, registry=registry
+        )
+        self.stage_seconds = Histogram(
+            "review_worker_stage_seconds",
+            "Time of a stage for one micro-batch.",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.device_busy = Counter(
+            "review_worker_device_busy_seconds", "Time in which the engine was scoring.", registry=registry
+        )
+        self.padding_ratio = Gauge(
+            "review_worker_padding_ratio",
+            "Share of the last batch's device tokens that were padding.",
+            registry=registry,
+        )
+        self.end_to_end = Histogram(
+            "review_worker_end_to_end_seconds",
+            "From the record's timestamp to the commit.",
+            buckets=_AGES,
+            registry=registry,
+        )
+        self.lag = Gauge(
+            "review_worker_lag_records",
+            "Committed input records not yet scored.",
+            ["topic", "partition"],
+            registry=registry,
+        )
+        self.drain_seconds = Gauge(
+            "review_worker_drain_seconds", "Lag divided by the recent rate of scoring.", registry=registry
+        )
+        self.transactions = Counter(
+            "review_worker_transactions", "Transactions by outcome.", ["outcome"], registry=registry
+        )
+        self.rebalances = Counter("review_worker_rebalances", "Changes of this worker's partitions.", registry=registry)
+        self.corrupt_records = Counter(
+            "review_worker_corrupt_records",
+            "Records that could not be decoded as Kafka records and were stepped over.",
+            registry=registry,
+        )
+        self.confidence = Histogram(
+            "review_worker_confidence", "Confidence of predictions.", buckets=_SHARES, registry=registry
+        )
+        self.model = Info("review_worker_model", "The model, engine, device and precision in use.", registry=registry)
+        self.ready = Gauge(
+            "review_worker_ready", "1 when the worker takes part in the group with a warm model.", registry=registry
+        )
+        # A rate() over a series that appears with its first event misses that event.
+        for stage in STAGES:
+            self.stage_seconds.labels(stage)
+        for outcome in OUTCOMES:
+            self.transactions.labels(outcome)
+
+    @contextmanager
+    def timed(self, stage: Stage) -> Iterator[None]:
+        """Observe the time that the body takes as one of `stage`."""
+        start = time.perf_counter()
+        yield
+        self.stage_seconds.labels(stage).observe(time.perf_counter() - start)

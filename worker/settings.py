@@ -1,0 +1,277 @@
+"""The worker's settings: flags > environment > TOML file > defaults.
+
+`WORKER_KAFKA__GROUP_ID` in the environment is `group_id` below `[kafka]` in the TOML file. Secrets come from files
+(`..._FILE` settings) or, second best, the environment; they are masked wherever settings are shown.
+"""
+
+import os
+import socket
+import tomllib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyAddress,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from worker.engine import EngineName, Precision
+from worker.errors import SettingsError
+
+PREFIX = "WORKER_"
+
+Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+"""Kafka's own rule for topic names."""
+
+
+class Section(BaseModel):
+    """A group of settings; an unknown one is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class KafkaSettings(Section):
+    """Where reviews come from and predictions go to. Security settings have kafka-python's names."""
+
+    bootstrap_servers: Annotated[str, Field(min_length=1)] = "127.0.0.1:9092"
+    """`host:port`, several with commas."""
+    group_id: Annotated[str, Field(min_length=1)] = "review-worker"
+    input_topic: Topic = "reviews"
+    output_topic: Topic = "review-predictions"
+    dead_letter_topic: Topic = "reviews-dead-letters"
+    transactional_id: str | None = None
+    """One a worker, the same after a restart: it is how a restarted worker ends what the dead one left open. Default:
+    group, host name and HTTP port, which two workers on one machine can't share."""
+    group_instance_id: str | None = None
+    """Static membership: a restarted worker has its partitions back at once. Default: like `transactional_id`; empty
+    for none, where names do not survive a restart (pods of a Deployment)."""
+    client_id: str = "review-worker"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    ssl_cafile: Path | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+    ssl_password: SecretStr | None = None
+    ssl_password_file: Path | None = None
+    ssl_check_hostname: bool = True
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_plain_username: str | None = None
+    sasl_plain_password: SecretStr | None = None
+    sasl_plain_password_file: Path | None = None
+    insecure: bool = False
+    """Allow a password over a connection that is not encrypted, or a certificate for another host."""
+    bootstrap_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 8
+    session_timeout_seconds: Annotated[float, Field(ge=1, le=1800)] = 45
+    """How long the group waits for a silent worker before its partitions go to others."""
+    max_poll_interval_seconds: Annotated[float, Field(ge=10, le=86_400)] = 300
+    """A worker that does not come back for records this long has left the group."""
+    transaction_timeout_seconds: Annotated[float, Field(ge=5, le=900)] = 60
+    """The broker aborts a transaction that stays open longer. The broker's `transaction.max.timeout.ms` bounds it."""
+    request_timeout_seconds: Annotated[float, Field(ge=1, le=300)] = 30
+    compression: Literal["none", "gzip", "lz4", "zstd", "snappy"] = "lz4"
+
+    @model_validator(mode="after")
+    def _hold_together(self) -> Self:
+        topics = {self.input_topic, self.output_topic, self.dead_letter_topic}
+        if len(topics) < 3:
+            raise ValueError("input_topic, output_topic and dead_letter_topic must be three different topics")
+        if self.security_protocol.startswith("SASL") and not (self.sasl_mechanism and self.sasl_plain_username):
+            raise ValueError(f"{self.security_protocol} needs sasl_mechanism and sasl_plain_username")
+        if not self.security_protocol.startswith("SASL") and self.sasl_mechanism:
+            raise ValueError(f"sasl_mechanism is set, but security_protocol is {self.security_protocol}")
+        if self.security_protocol == "SASL_PLAINTEXT" and not self.insecure:
+            raise ValueError("SASL_PLAINTEXT sends credentials unencrypted; use SASL_SSL, or set insecure = true")
+        if not self.ssl_check_hostname and not self.insecure:
+            raise ValueError("ssl_check_hostname = false accepts any host's certificate; set insecure = true to allow")
+        if self.max_poll_interval_seconds < self.session_timeout_seconds:
+            raise ValueError("max_poll_interval_seconds must not be below session_timeout_seconds")
+        if self.request_timeout_seconds > self.transaction_timeout_seconds:
+            raise ValueError("request_timeout_seconds must not exceed transaction_timeout_seconds")
+        return self
+
+
+class BatchSettings(Section):
+    """How much is scored and committed together."""
+
+    max_reviews: Annotated[int, Field(ge=1, le=10_000)] = 2_000
+    token_budget: Annotated[int, Field(ge=512, le=10_000_000)] = 16_384
+    """Tokens a micro-batch aims at: the number of records of the next poll follows from the recent reviews' length."""
+    max_message_bytes: Annotated[int, Field(ge=100, le=100_000_000)] = 1 << 20
+    """A larger message is a dead letter, unread."""
+
+
+def _address(host: str) -> str:
+    IPvAnyAddress(host)  # type: ignore[operator]
+    return host
+
+
+class HttpSettings(Section):
+    """Where `/metrics`, `/livez` and `/readyz` are. There is no authentication: keep it on loopback or behind one."""
+
+    host: Annotated[str, AfterValidator(_address)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 9108
+    """0 takes a free port."""
+
+
+class WatchdogSettings(Section):
+    """When a stage that does not return ends the process; the supervisor's restart goes on from the last commit."""
+
+    stage_seconds: Annotated[float, Field(ge=1)] = 120
+    """Longest time that one stage of the loop may take."""
+
+
+class Settings(BaseSettings):
+    """Everything that the worker can be told."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        # Else a ValidationError at start-up prints the input, secrets included (pydantic-settings#530).
+        hide_input_in_errors=True,
+    )
+
+    model: Path | None = None
+    """An artefact folder, or its parent: then its newest version."""
+    engine: EngineName = "auto"
+    precision: Precision = "auto"
+    kafka: KafkaSettings = KafkaSettings()
+    batch: BatchSettings = BatchSettings()
+    http: HttpSettings = HttpSettings()
+    watchdog: WatchdogSettings = WatchdogSettings()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, environment, TOML file, in this order. The file's path travels as an init value of its own."""
+        assert isinstance(init_settings, InitSettingsSource)  # noqa: S101 - pydantic-settings' own contract
+        flags = dict(init_settings.init_kwargs)
+        file = flags.pop(CONFIG_FILE, None)
+        return (
+            InitSettingsSource(settings_cls, flags),
+            env_settings,
+            TomlConfigSettingsSource(settings_cls, file),
+        )
+
+    @property
+    def transactional_id(self) -> str:
+        """The producer's name for its transactions."""
+        return self.kafka.transactional_id or self._own_name
+
+    @property
+    def group_instance_id(self) -> str | None:
+        """The static member's name, or None for a dynamic member."""
+        if self.kafka.group_instance_id is None:
+            return self._own_name
+        return self.kafka.group_instance_id or None
+
+    @property
+    def _own_name(self) -> str:
+        return f"{self.kafka.group_id}-{socket.gethostname()}-{self.http.port}"
+
+
+CONFIG_FILE = "_config_file"
+
+
+def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
+    """Settings from all their sources.
+
+    Args:
+        config: a TOML file.
+        flags: nested values that win over everything else, such as `{"kafka": {"group_id": "a"}}`.
+
+    Raises:
+        SettingsError: one line that names the setting, its source where it is known, and what is accepted.
+    """
+    if config is not None:
+        _check_toml(config)
+    _refuse_unknown_variables()
+    try:
+        return Settings(**{CONFIG_FILE: config, **(flags or {})})
+    except ValidationError as error:
+        raise SettingsError(explain(error)) from None
+
+
+def explain(error: ValidationError) -> str:
+    """The first fault of a settings error in one line, without the value: it may be a secret."""
+    faults = error.errors(include_url=False, include_input=False)
+    first = faults[0]
+    names = [str(part) for part in first["loc"]]
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = f"no such setting{_nearest('.'.join(names), known_settings())}"
+    return f"setting {'.'.join(names) or 'combination'}: {message}"
+
+
+def _check_toml(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            tomllib.load(file)
+    except FileNotFoundError:
+        raise SettingsError(f"--config {path}: no such file") from None
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--config {path}: not a readable TOML file: {error}") from None
+
+
+def known_settings(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
+    """Dotted names of every setting, such as `kafka.group_id`."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from known_settings(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def variable(setting: str) -> str:
+    """The environment variable of a dotted setting."""
+    return PREFIX + setting.replace(".", "__").upper()
+
+
+def _refuse_unknown_variables() -> None:
+    """pydantic-settings ignores a misspelt variable in silence, even where extra fields are forbidden."""
+    known = {variable(setting) for setting in known_settings()}
+    sections = {variable(name) for name in Settings.model_fields}
+    for name in os.environ:
+        if name.upper().startswith(PREFIX) and name.upper() not in known | sections:
+            raise SettingsError(f"environment variable {name}: no such setting{_nearest(name.upper(), known)}")
+
+
+def _nearest(name: str, known: Iterator[str] | set[str]) -> str:
+    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def secret(value: SecretStr | None, file: Path | None) -> str | None:
+    """A secret from its file or, second best, from its setting.
+
+    Raises:
+        SettingsError: the file cannot be read.
+    """
+    if file is None:
+        return value.get_secret_value() if value else None
+    try:
+        return file.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise SettingsError(f"secret file {file}: {error.strerror}") from None

@@ -1,0 +1,149 @@
+"""Weights between the network and Hugging Face's `model.safetensors`, both ways.
+
+Names and transpositions are those of `transformers`' `BertForSequenceClassification`: PyTorch's linear layers hold
+(out, in), Keras' dense layers (in, out).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from worker.errors import ArtifactError
+from worker.network import Bert
+
+Array = NDArray[Any]
+Tensors = Mapping[str, Array]
+OPTIONAL_PARTS = ("pooler", "classifier")
+
+
+@dataclass(frozen=True)
+class Link:
+    """One variable of the network and the tensors of the checkpoint it is made of.
+
+    `names` has one entry, or three for the fused query, key and value. `kind` says how the arrays lie.
+    """
+
+    variable: Any
+    names: tuple[str, ...]
+    kind: Literal["matrix", "plain"]
+
+    def from_checkpoint(self, tensors: Tensors) -> Array:
+        """The variable's value, float32."""
+        parts = [np.asarray(tensors[name], dtype=np.float32) for name in self.names]
+        if self.kind == "matrix":
+            parts = [part.T for part in parts]
+        return np.concatenate(parts, axis=-1)
+
+    def to_checkpoint(self) -> dict[str, Array]:
+        """The checkpoint's tensors, float32."""
+        value = np.asarray(self.variable, dtype=np.float32)
+        parts = np.split(value, len(self.names), axis=-1)
+        turned = [part.T if self.kind == "matrix" else part for part in parts]
+        return {name: np.ascontiguousarray(part) for name, part in zip(self.names, turned, strict=True)}
+
+
+def links(network: Bert) -> Iterator[Link]:
+    """Every variable of the network with its names in the checkpoint."""
+
+    def dense(layer: Any, *names: str) -> Iterator[Link]:
+        yield Link(layer.kernel, tuple(f"{name}.weight" for name in names), "matrix")
+        yield Link(layer.bias, tuple(f"{name}.bias" for name in names), "plain")
+
+    def norm(layer: Any, name: str) -> Iterator[Link]:
+        yield Link(layer.gamma, (f"{name}.weight",), "plain")
+        yield Link(layer.beta, (f"{name}.bias",), "plain")
+
+    embeddings = "bert.embeddings"
+    yield Link(network.words.embeddings, (f"{embeddings}.word_embeddings.weight",), "plain")
+    yield Link(network.positions.embeddings, (f"{embeddings}.position_embeddings.weight",), "plain")
+    yield Link(network.types.embeddings, (f"{embeddings}.token_type_embeddings.weight",), "plain")
+    yield from norm(network.norm, f"{embeddings}.LayerNorm")
+    for index, layer in enumerate(network.encoder):
+        at = f"bert.encoder.layer.{index}"
+        attention = layer.attention
+        own = f"{at}.attention.self"
+        yield from dense(attention.qkv, f"{own}.query", f"{own}.key", f"{own}.value")
+        yield from dense(attention.output_dense, f"{at}.attention.output.dense")
+        yield from norm(layer.attention_norm, f"{at}.attention.output.LayerNorm")
+        yield from dense(layer.inner, f"{at}.intermediate.dense")
+        yield from dense(layer.outer, f"{at}.output.dense")
+        yield from norm(layer.outer_norm, f"{at}.output.LayerNorm")
+    yield from dense(network.pooler, "bert.pooler.dense")
+    yield from dense(network.classifier, "classifier")
+
+
+def read_tensors(path: Path) -> dict[str, Array]:
+    """The tensors of a safetensors file, under today's names.
+
+    Old checkpoints call the norms' weights `gamma` and `beta`; one saved from the bare `BertModel` lacks the prefix
+    `bert.`; bfloat16 has no numpy type of its own and comes through `ml_dtypes`.
+
+    Raises:
+        ArtifactError: the file is missing or not safetensors.
+    """
+    import ml_dtypes  # noqa: F401 - registers bfloat16 with numpy
+
+    try:
+        raw = load_file(path)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file; weights are read from safetensors only") from None
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path}: not a readable safetensors file: {error}") from None
+    return {_today(name): tensor for name, tensor in raw.items()}
+
+
+def _today(name: str) -> str:
+    name = name.replace(".gamma", ".weight").replace(".beta", ".bias")
+    return f"bert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
+
+
+def load_weights(network: Bert, path: Path, *, head_required: bool = True) -> tuple[str, ...]:
+    """Fill the network from a checkpoint.
+
+    Args:
+        network: a network of the checkpoint's shape.
+        path: `model.safetensors`.
+        head_required: False for a base checkpoint: a missing pooler or classifier, or a classifier for another
+            number of labels, keeps its fresh initial values.
+
+    Returns:
+        The parts that kept their initial values: none, or some of "pooler" and "classifier".
+
+    Raises:
+        ArtifactError: a tensor is missing or of another shape; says which.
+    """
+    tensors = read_tensors(path)
+    fresh: dict[str, None] = {}
+    for link in links(network):
+        part = next((part for part in OPTIONAL_PARTS if part in link.names[0]), None)
+        fault = _fault(link, tensors)
+        if fault is None:
+            link.variable.assign(link.from_checkpoint(tensors))
+        elif part is not None and not head_required:
+            fresh[part] = None
+        else:
+            raise ArtifactError(f"{path}: {fault}")
+    return tuple(fresh)
+
+
+def _fault(link: Link, tensors: Tensors) -> str | None:
+    missing = [name for name in link.names if name not in tensors]
+    if missing:
+        return f"has no tensor {missing[0]}"
+    found = link.from_checkpoint(tensors).shape
+    wanted = tuple(link.variable.shape)
+    return None if found == wanted else f"{link.names[0]} makes a variable of shape {found}, wanted {wanted}"
+
+
+def save_weights(network: Bert, path: Path) -> None:
+    """Write the network as `model.safetensors`, float32, as `transformers` reads it."""
+    tensors: dict[str, Array] = {}
+    for link in links(network):
+        tensors |= link.to_checkpoint()
+    save_file(tensors, path, metadata={"format": "pt"})
