@@ -2,7 +2,7 @@
 
 from pydantic import ValidationError
 
-from schemas import Reason, Rejection, Review, Source
+from schemas import Reason, Rejection, Review
 from worker.message import Message
 
 CONFLUENT_MAGIC = b"\x00"
@@ -64,5 +64,4 @@ def _explain(message: Message, value: bytes, error: ValidationError) -> Rejectio
 
 
 def _reject(message: Message, reason: Reason, detail: str) -> Rejection:
-    source = Source(topic=message.topic, partition=message.partition, offset=message.offset)
-    return Rejection(reason=reason, detail=detail, source=source)
+    return Rejection(reason=reason, detail=detail, source=message.source)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from schemas import Source
+
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
@@ -17,3 +19,8 @@ class Message:
     headers: Headers = field(default=(), repr=False)
     timestamp_ms: int = -1
     """Milliseconds since 1970 as the broker recorded it; -1 when there is none."""
+
+    @property
+    def source(self) -> Source:
+        """Its coordinates, as predictions and rejections name them."""
+        return Source(topic=self.topic, partition=self.partition, offset=self.offset)

@@ -4,8 +4,9 @@ Labels come from closed sets only (model labels, reasons, stages, topic and part
 record. Ratios are 0 to 1, times are seconds.
 """
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -19,6 +20,10 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
+
+from schemas import ModelName, Prediction, Reason, Rejection
+from worker.engine import EngineDescription, Scored
+from worker.message import Message
 
 Stage = Literal["poll", "intake", "tokenize", "score", "commit"]
 Outcome = Literal["committed", "aborted", "unknown"]
@@ -107,6 +112,8 @@ class Metrics:
             self.stage_seconds.labels(stage)
         for outcome in OUTCOMES:
             self.transactions.labels(outcome)
+        for reason in Reason:
+            self.rejections.labels(reason.value)
 
     @contextmanager
     def timed(self, stage: Stage) -> Iterator[None]:
@@ -114,3 +121,49 @@ class Metrics:
         start = time.perf_counter()
         yield
         self.stage_seconds.labels(stage).observe(time.perf_counter() - start)
+
+    def count_batch(
+        self, messages: Sequence[Message], outcomes: Sequence[Prediction | Rejection], scored: Scored
+    ) -> None:
+        """A batch was committed: one outcome a message."""
+        now = time.time()
+        self.transactions.labels("committed").inc()
+        self.consumed.inc(len(messages))
+        tokens = 0
+        for message, outcome in zip(messages, outcomes, strict=True):
+            if isinstance(outcome, Rejection):
+                self.rejections.labels(outcome.reason.value).inc()
+            else:
+                self.predictions.labels(outcome.label).inc()
+                self.confidence.observe(outcome.confidence)
+                tokens += outcome.tokens
+            if message.timestamp_ms >= 0:
+                self.end_to_end.observe(max(0.0, now - message.timestamp_ms / 1000))
+        if messages:
+            self.batch_reviews.observe(len(messages))
+            self.batch_tokens.observe(tokens)
+        if scored.device_tokens:
+            self.padding_ratio.set(1 - tokens / scored.device_tokens)
+
+    def show_lag(self, behind: Mapping[tuple[str, int], int], rate: float) -> None:
+        """Records that wait, by topic and partition, and how long they will at the recent rate (records/s)."""
+        self.lag.clear()
+        for (topic, partition), records in behind.items():
+            self.lag.labels(topic, str(partition)).set(records)
+        waiting = sum(behind.values())
+        self.drain_seconds.set(waiting / rate if rate else (math.inf if waiting else 0.0))
+
+    def show_model(self, model: ModelName, engine: EngineDescription, labels: Sequence[str]) -> None:
+        """Name the model and what computes it, and start each label's series at 0."""
+        self.model.info(
+            {
+                "name": model.name,
+                "version": str(model.version),
+                "digest": model.digest,
+                "engine": engine.name,
+                "device": engine.device,
+                "precision": engine.precision,
+            }
+        )
+        for label in labels:
+            self.predictions.labels(label)

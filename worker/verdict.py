@@ -1,5 +1,6 @@
 """Verdict: logits in, predictions out."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import numpy as np
@@ -28,16 +29,20 @@ def probabilities(logits: Logits, temperature: float) -> Probabilities:
 class Verdict:
     """Names the label of each row, for one model."""
 
-    def __init__(self, model: ModelName, labels: tuple[str, ...], temperature: float) -> None:
+    def __init__(self, model: ModelName, labels: Sequence[str], temperature: float) -> None:
         self._model = model
         self._labels = labels
         self._temperature = temperature
 
-    def predict(self, reviews: list[tuple[Review, Source, TokenRow]], logits: Logits) -> list[Prediction]:
+    def predict(
+        self, reviews: Sequence[Review], sources: Sequence[Source], rows: Sequence[TokenRow], logits: Logits
+    ) -> list[Prediction]:
         """One prediction a review.
 
         Args:
-            reviews: with where each was read and what of it the model read.
+            reviews: what was asked.
+            sources: where each was read.
+            rows: what of each the model read.
             logits: (reviews, labels), in the same order.
         """
         now = datetime.now(UTC)
@@ -48,13 +53,15 @@ class Verdict:
                 review_id=review.review_id,
                 label=self._labels[label_id],
                 label_id=label_id,
-                confidence=row[label_id],
-                probabilities=dict(zip(self._labels, row, strict=True)),
+                confidence=share[label_id],
+                probabilities=dict(zip(self._labels, share, strict=True)),
                 model=self._model,
                 source=source,
-                tokens=len(tokens.ids),
-                truncated=tokens.truncated,
+                tokens=len(row.ids),
+                truncated=row.truncated,
                 scored_at=now,
             )
-            for (review, source, tokens), row, label_id in zip(reviews, shares.tolist(), best.tolist(), strict=True)
+            for review, source, row, share, label_id in zip(
+                reviews, sources, rows, shares.tolist(), best.tolist(), strict=True
+            )
         ]

@@ -1,0 +1,112 @@
+"""Connection: the settings as kafka-python's options, and a broker that does not answer as one clear line."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from kafka.errors import AuthorizationError, KafkaConnectionError, KafkaError, KafkaTimeoutError
+from kafka.net.compat import KafkaNetClient
+
+from worker.errors import BrokerError
+from worker.settings import KafkaSettings, secret
+
+T = TypeVar("T")
+
+RECONNECT_BACKOFF_MAX_MS = 1_000
+"""30 s by default: a worker would sit idle for that long after its broker is back."""
+
+
+class SteadyClient(KafkaNetClient):  # type: ignore[misc]
+    """A client whose `await_ready` answers False when a connection dies.
+
+    kafka-python 3.0.12's producer takes a transactional request off its queue, and puts it back only when
+    `await_ready` returns False. The client raises instead, the request is lost, and the commit waits for ever.
+    """
+
+    def await_ready(self, node_id: int, timeout_ms: int = 30_000) -> bool:
+        """True once the node can be sent to."""
+        try:
+            return bool(super().await_ready(node_id, timeout_ms=timeout_ms))
+        except KafkaConnectionError:
+            return False
+
+
+def client_options(settings: KafkaSettings) -> dict[str, Any]:
+    """What every client of ours is given.
+
+    Raises:
+        SettingsError: a secret's file cannot be read.
+    """
+    options: dict[str, Any] = {
+        "bootstrap_servers": [server.strip() for server in settings.bootstrap_servers.split(",")],
+        "client_id": settings.client_id,
+        "bootstrap_timeout_ms": round(settings.bootstrap_timeout_seconds * 1000),
+        "request_timeout_ms": round(settings.request_timeout_seconds * 1000),
+        "reconnect_backoff_max_ms": RECONNECT_BACKOFF_MAX_MS,
+        "security_protocol": settings.security_protocol,
+        "kafka_client": SteadyClient,
+    }
+    if settings.security_protocol.endswith("SSL"):
+        options |= {
+            "ssl_check_hostname": settings.ssl_check_hostname,
+            "ssl_cafile": _text(settings.ssl_cafile),
+            "ssl_certfile": _text(settings.ssl_certfile),
+            "ssl_keyfile": _text(settings.ssl_keyfile),
+            "ssl_password": secret(settings.ssl_password, settings.ssl_password_file),
+        }
+    if settings.security_protocol.startswith("SASL"):
+        options |= {
+            "sasl_mechanism": settings.sasl_mechanism,
+            "sasl_plain_username": settings.sasl_plain_username,
+            "sasl_plain_password": secret(settings.sasl_plain_password, settings.sasl_plain_password_file),
+        }
+    return options
+
+
+def _text(path: object) -> str | None:
+    return None if path is None else str(path)
+
+
+def connect(make: Callable[[], T], settings: KafkaSettings) -> T:
+    """Make a client, and say in one line why it could not be made.
+
+    kafka-python reports a wrong password or certificate authority like a broker that is not there: as a time-out of
+    its bootstrap. Its log has the cause, so that is where this looks.
+
+    Raises:
+        BrokerError: no broker answered in time, or it refused the client.
+    """
+    with _last_warning() as cause:
+        try:
+            return make()
+        except KafkaTimeoutError:
+            detail = f": {cause[-1]}" if cause else ""
+            raise BrokerError(
+                f"no broker answered at {settings.bootstrap_servers} within "
+                f"{settings.bootstrap_timeout_seconds:g} s{detail}; is it running, and is "
+                "WORKER_KAFKA__BOOTSTRAP_SERVERS right?"
+            ) from None
+        except AuthorizationError as error:
+            raise BrokerError(f"the broker at {settings.bootstrap_servers} refuses: {error}") from None
+        except (KafkaError, OSError, ValueError) as error:
+            raise BrokerError(f"broker {settings.bootstrap_servers}: {error}") from None
+
+
+@contextmanager
+def _last_warning() -> Iterator[list[str]]:
+    """Collect what kafka-python warns of meanwhile, instead of printing it."""
+    seen: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record.getMessage())
+
+    logger, collector = logging.getLogger("kafka"), Collector(level=logging.WARNING)
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(collector)
+    try:
+        yield seen
+    finally:
+        logger.removeHandler(collector)
+        logger.propagate = propagate

@@ -1,0 +1,81 @@
+"""Letters: what goes out for one message, a prediction or a dead letter, as Kafka records."""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC
+
+from schemas import Prediction, Rejection
+from worker.message import Headers, Message
+
+EVENT_TYPE = b"review.scored.v1"
+CONNECTOR = b"review-worker"
+
+_TRACEPARENT = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C Trace Context, version 00. Anything else in that header is not carried on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One output record: exactly one follows from each input message."""
+
+    topic: str
+    source_partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+
+
+class Letters:
+    """Turns verdicts and rejections into output records."""
+
+    def __init__(self, output_topic: str, dead_letter_topic: str) -> None:
+        self._output_topic = output_topic
+        self._dead_letter_topic = dead_letter_topic
+
+    def write(self, message: Message, outcome: Prediction | Rejection) -> Outgoing:
+        """The one output record of a message."""
+        if isinstance(outcome, Rejection):
+            return self._dead_letter(message, outcome)
+        return self._prediction(message, outcome)
+
+    def _prediction(self, message: Message, prediction: Prediction) -> Outgoing:
+        """A CloudEvent in binary mode: the prediction as the value, the attributes as headers. `ce_id` is the input's
+        coordinates, the same after every retry, so that a consumer of its own can tell a repetition."""
+        headers = [
+            ("content-type", b"application/json"),
+            ("ce_specversion", b"1.0"),
+            ("ce_id", f"{message.topic}/{message.partition}/{message.offset}".encode()),
+            ("ce_source", f"/models/{prediction.model.name}/{prediction.model.version}".encode()),
+            ("ce_type", EVENT_TYPE),
+            ("ce_time", prediction.scored_at.astimezone(UTC).isoformat().encode()),
+            *trace(message.headers),
+        ]
+        return Outgoing(
+            self._output_topic, message.partition, message.key, prediction.model_dump_json().encode(), headers
+        )
+
+    def _dead_letter(self, message: Message, rejection: Rejection) -> Outgoing:
+        """The message as it came, with Kafka Connect's headers on why and where from."""
+        headers = [
+            ("rejection.reason", rejection.reason.value.encode()),
+            ("__connect.errors.topic", message.topic.encode()),
+            ("__connect.errors.partition", str(message.partition).encode()),
+            ("__connect.errors.offset", str(message.offset).encode()),
+            ("__connect.errors.connector.name", CONNECTOR),
+            ("__connect.errors.stage", b"VALUE_CONVERTER"),
+            ("__connect.errors.exception.message", rejection.detail.encode()),
+            *trace(message.headers),
+        ]
+        # A record without key and value is legal in Kafka, but kafka-python cannot send one.
+        value = b"" if message.key is None and message.value is None else message.value
+        return Outgoing(self._dead_letter_topic, message.partition, message.key, value, headers)
+
+
+def trace(headers: Headers) -> list[tuple[str, bytes]]:
+    """The one header that is carried on. Others stay behind: their values may be None, which the producer refuses, or
+    whatever a publisher put there."""
+    return [
+        (name, value)
+        for name, value in headers
+        if name == "traceparent" and value is not None and _TRACEPARENT.fullmatch(value)
+    ][:1]

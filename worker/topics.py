@@ -1,0 +1,126 @@
+"""Topics: whether the broker has what the worker needs, and making what is missing. Changes nothing in the group."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError, KafkaError
+
+from worker.connection import client_options, connect
+from worker.errors import BrokerError
+from worker.settings import KafkaSettings
+
+MISSING = 3
+"""Kafka's error code UNKNOWN_TOPIC_OR_PARTITION."""
+
+DEAD_LETTER_ROOM = 2
+"""A dead letter holds the whole message and headers beside it: its topic must take larger records than the input's."""
+
+MAX_MESSAGE_BYTES = 1_048_588
+"""The broker's default for `max.message.bytes`."""
+
+COORDINATOR_PATIENCE_SECONDS = 10.0
+"""A fresh broker makes its internal topics when a coordinator is first asked for."""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic as the broker describes it to this client."""
+
+    name: str
+    partitions: int
+    """0 when it does not exist."""
+    rights: frozenset[str]
+    """Operations that this client may do, such as `READ`."""
+
+
+@contextmanager
+def admin(settings: KafkaSettings) -> Iterator[KafkaAdminClient]:
+    """An administrative connection.
+
+    Raises:
+        BrokerError: no broker answers, or it refuses.
+    """
+    client = connect(lambda: KafkaAdminClient(**client_options(settings)), settings)
+    try:
+        yield client
+    except KafkaError as error:
+        raise BrokerError(f"broker {settings.bootstrap_servers}: {error}") from None
+    finally:
+        client.close()
+
+
+def describe(client: KafkaAdminClient, names: list[str]) -> list[Topic]:
+    """The topics of these names, in their order."""
+    found = {topic["name"]: topic for topic in client.describe_topics(names)}
+    return [
+        Topic(
+            name,
+            len(found[name]["partitions"]) if found[name]["error_code"] != MISSING else 0,
+            frozenset(found[name].get("authorized_operations") or ()),
+        )
+        for name in names
+    ]
+
+
+def topic_names(settings: KafkaSettings) -> list[str]:
+    """The three topics: input, output, dead letters."""
+    return [settings.input_topic, settings.output_topic, settings.dead_letter_topic]
+
+
+def require_topics(settings: KafkaSettings) -> None:
+    """Fail early when a topic is missing.
+
+    Raises:
+        BrokerError: names the topic, and how to make it.
+    """
+    with admin(settings) as client:
+        for topic in describe(client, topic_names(settings)):
+            if not topic.partitions:
+                raise BrokerError(missing(topic.name))
+
+
+def missing(name: str) -> str:
+    """The line for a topic that is not there."""
+    return f"topic {name} does not exist; `review-worker check --create-topics` makes the three topics"
+
+
+def create_missing(client: KafkaAdminClient, settings: KafkaSettings, partitions: int) -> list[str]:
+    """Make the topics that are missing, and wait until they can be used.
+
+    Returns:
+        The names of the topics that were made.
+    """
+    absent = [topic.name for topic in describe(client, topic_names(settings)) if not topic.partitions]
+    wanted: dict[str, dict[str, Any]] = {name: {"num_partitions": partitions} for name in absent}
+    if settings.dead_letter_topic in wanted:
+        room = {"max.message.bytes": str(DEAD_LETTER_ROOM * MAX_MESSAGE_BYTES)}
+        wanted[settings.dead_letter_topic]["configs"] = room
+    if wanted:
+        client.create_topics(wanted, wait_for_metadata=True)
+    return absent
+
+
+def max_message_bytes(client: KafkaAdminClient, name: str) -> int:
+    """The largest record batch that a topic takes, in bytes."""
+    resource = ConfigResource(ConfigResourceType.TOPIC, name)
+    described = client.describe_configs([resource], config_filter="all")
+    return int(described["topic"][name]["max.message.bytes"]["value"])
+
+
+def group_rights(client: KafkaAdminClient, group_id: str) -> frozenset[str]:
+    """Operations that this client may do on the consumer group."""
+    patience = time.monotonic() + COORDINATOR_PATIENCE_SECONDS
+    while True:
+        try:
+            described = client.describe_groups([group_id], include_authorized_operations=True)
+        except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError):
+            if time.monotonic() > patience:
+                raise
+            time.sleep(0.2)
+            continue
+        return frozenset(described[group_id].get("authorized_operations") or ())
