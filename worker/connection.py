@@ -5,7 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from kafka.errors import AuthorizationError, KafkaConnectionError, KafkaError, KafkaTimeoutError
+from kafka.errors import (
+    AuthorizationError,
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    NodeNotReadyError,
+    UnknownBrokerIdError,
+)
 from kafka.net.compat import KafkaNetClient
 
 from worker.errors import BrokerError
@@ -28,7 +35,7 @@ class SteadyClient(KafkaNetClient):  # type: ignore[misc]
         """True once the node can be sent to."""
         try:
             return bool(super().await_ready(node_id, timeout_ms=timeout_ms))
-        except KafkaConnectionError:
+        except (KafkaConnectionError, NodeNotReadyError, UnknownBrokerIdError):
             return False
 
 

@@ -6,11 +6,13 @@
     ├── ArtifactError        a model folder or checkpoint that cannot be used: exit 1
     ├── EngineError          the engine asked for cannot run here: exit 1
     └── BrokerError          no broker, no topic, no right: exit 1
-    TransactionAborted       nothing of this batch was published: rewind and go on
+    Rewind                   what is in hand is void: read the committed offsets and go on from there
 
 A record at fault is no exception: it is a `schemas.Rejection`. Everything else that is raised is a defect or a broken
 machine; it ends the process, and the restarted one begins at the last committed offset.
 """
+
+from typing import Literal
 
 
 class ReviewScorerError(Exception):
@@ -41,13 +43,14 @@ class BrokerError(ReviewScorerError):
     """The broker cannot be reached, or refuses what the worker needs."""
 
 
-class TransactionAborted(Exception):  # noqa: N818 - an outcome, not an error of ours
-    """Nothing of the batch was published or committed; the loop rewinds to the committed offsets and goes on.
+class Rewind(Exception):  # noqa: N818 - an outcome, not an error of ours
+    """What is in hand is void: nothing of it is committed, or, where that was unknown, it is settled now. The loop goes
+    back to the committed offsets and on from there.
 
     Attributes:
-        reopen: the outcome at the broker is unknown, so the producer must be made anew before the next transaction.
+        outcome: of the transaction that failed; None when there was none.
     """
 
-    def __init__(self, cause: str, *, reopen: bool) -> None:
+    def __init__(self, cause: str, outcome: Literal["aborted", "unknown"] | None = None) -> None:
         super().__init__(cause)
-        self.reopen = reopen
+        self.outcome = outcome

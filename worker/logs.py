@@ -8,8 +8,16 @@ from typing import Any
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "taskName"}
 
-_HARMLESS = ("weakly-referenced object no longer exists",)
-"""kafka-python logs these when a client is closed in the ordinary way."""
+_HARMLESS = (
+    # When a client is closed in the ordinary way.
+    "weakly-referenced object no longer exists",
+    "Metadata refresh: failed Cancelled",
+    # While the offsets of a transaction that is being committed are waited for.
+    "UnstableOffsetCommitError",
+    # A slow turn of its I/O loop on a busy machine.
+    "ran for 0.",
+)
+"""What kafka-python logs as warnings and errors in ordinary operation."""
 
 
 class JsonLines(logging.Formatter):

@@ -7,12 +7,13 @@ One future is carried from turn to turn; there is no queue, since not polling is
 Batches are committed in the order in which they were read, and never is more than one transaction open.
 """
 
+import logging
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Event
 
 from worker.engine import Scored
-from worker.errors import BrokerError, TransactionAborted
+from worker.errors import BrokerError, Rewind
 from worker.intake import read_review
 from worker.letters import Letters
 from worker.metrics import Metrics
@@ -21,6 +22,8 @@ from worker.pace import Pace
 from worker.scorer import Prepared, Scorer
 from worker.source import Batch, ReviewSource
 from worker.watchdog import Watchdog
+
+log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 0.5
 """How long a poll waits when nothing is in hand; also how soon a stop is noticed."""
@@ -65,9 +68,9 @@ class Loop:
         while not self.stopping.is_set() or in_hand is not None:
             try:
                 in_hand = self._turn(in_hand)
-            except TransactionAborted as aborted:
+            except Rewind as rewind:
                 in_hand = None
-                self._rewind(aborted)
+                self._rewind(rewind)
 
     def _turn(self, in_hand: InHand | None) -> InHand | None:
         """Read the next batch, start the device on it as soon as it is free, and commit the one that it finished."""
@@ -112,10 +115,12 @@ class Loop:
         self.aborts = 0
         self.metrics.count_batch(batch.messages, outcomes, scored)
 
-    def _rewind(self, aborted: TransactionAborted) -> None:
+    def _rewind(self, rewind: Rewind) -> None:
         self.watchdog.enter("rewind")
-        self.metrics.transactions.labels("unknown" if aborted.reopen else "aborted").inc()
-        self.aborts += 1
+        log.warning("going back to the committed offsets", extra={"cause": str(rewind), "outcome": rewind.outcome})
+        if rewind.outcome is not None:
+            self.metrics.transactions.labels(rewind.outcome).inc()
+            self.aborts += 1
         if self.aborts >= MAX_CONSECUTIVE_ABORTS:
-            raise BrokerError(f"nothing could be committed {self.aborts} times in a row; the last cause: {aborted}")
+            raise BrokerError(f"nothing could be committed {self.aborts} times in a row; the last cause: {rewind}")
         self.source.rewind()

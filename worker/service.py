@@ -6,6 +6,7 @@ is asked for first all the same, since loading a model takes longer than finding
 
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +14,7 @@ from types import FrameType
 
 from worker.artifact import Artifact, open_artifact
 from worker.engine import open_engine
-from worker.errors import SettingsError
+from worker.errors import ReviewScorerError, SettingsError
 from worker.health import HealthServer
 from worker.letters import Letters
 from worker.logs import start_logging
@@ -43,30 +44,23 @@ def open_model(settings: Settings) -> Artifact:
 
 
 class State:
-    """What the probes ask. `live` and `ready` give whether it is so, and one line that says why."""
+    """What the probes ask: whether it is so, and one line that says why."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self) -> None:
         self.watchdog: Watchdog | None = None
         self.source: ReviewSource | None = None
 
     def live(self) -> tuple[bool, str]:
-        """The loop makes progress, or has not begun."""
+        """The process makes progress. A broker that is away is no reason for a restart."""
         if self.watchdog is None:
             return True, "starting"
-        stage, age = self.watchdog.stage, self.watchdog.age_seconds
-        return self.watchdog.alive, f"in {stage} for {age:.1f} s"
+        return self.watchdog.alive, f"in {self.watchdog.stage} for {self.watchdog.age_seconds:.1f} s"
 
     def ready(self) -> tuple[bool, str]:
         """The model is warm and the worker is a member of its group."""
         if self.source is None:
-            well, why = False, "loading the model"
-        elif not self.source.joined:
-            well, why = False, "joining the group"
-        else:
-            well, why = True, "ready"
-        self._metrics.ready.set(well)
-        return well, why
+            return False, "loading the model"
+        return (True, "ready") if self.source.joined else (False, "joining the group")
 
 
 def run(settings: Settings) -> None:
@@ -76,38 +70,54 @@ def run(settings: Settings) -> None:
         ReviewScorerError: with the line for the user.
     """
     start_logging(settings.log_level)
+    try:
+        _serve(settings)
+    except ReviewScorerError:
+        raise
+    except Exception:
+        # A defect or a broken machine. The exception's own text may hold a part of a review: where it was raised is
+        # what helps.
+        log.critical("unexpected error; ending the process", exc_info=True)
+        sys.exit(1)
+
+
+def _serve(settings: Settings) -> None:
     artifact = open_model(settings)
+    manifest = artifact.manifest
     metrics = Metrics()
-    state = State(metrics)
+    state = State()
+    metrics.ready.set_function(lambda: float(state.ready()[0]))
     with ExitStack() as stack:
         stopping = stack.enter_context(_stop_signals())
         http = stack.enter_context(
             HealthServer(settings.http.host, settings.http.port, metrics, state.live, state.ready)
         )
-        log.info("starting", extra={"http": http.url, "model": artifact.manifest.name, "folder": str(artifact.folder)})
+        log.info("starting", extra={"http": http.url, "model": manifest.name, "version": manifest.version})
+        # From here on, since connecting can hang as well: kafka-python waits for ever on a silent TLS peer.
+        watchdog = state.watchdog = stack.enter_context(Watchdog(settings.watchdog.stage_seconds))
+        watchdog.enter("find topics")
         require_topics(settings.kafka)
+        watchdog.enter("load model", settings.watchdog.load_seconds)
         engine = open_engine(artifact, settings.engine, settings.precision)
         stack.callback(engine.close)
         engine.warm_up()
-        metrics.show_model(artifact.name, engine.description, artifact.manifest.labels)
-        log.info("model ready", extra={"version": artifact.manifest.version, **vars(engine.description)})
-        watchdog = stack.enter_context(Watchdog(settings.watchdog.stage_seconds))
+        metrics.show_model(artifact.name, engine.description, manifest.labels)
+        log.info("model ready", extra={"version": manifest.version, **vars(engine.description)})
+        watchdog.enter("connect")
         outbox = Outbox(settings)
         stack.callback(outbox.close)
-        source = ReviewSource(settings, metrics)
+        source = state.source = ReviewSource(settings, metrics)
         stack.callback(source.close)
-        state.watchdog, state.source = watchdog, source
-        cut = artifact.manifest.cut
         loop = Loop(
             source=source,
             scorer=Scorer.open(artifact, engine),
             letters=Letters(settings.kafka.output_topic, settings.kafka.dead_letter_topic),
             outbox=outbox,
-            pace=Pace(settings.batch.max_reviews, settings.batch.token_budget, cut.head + cut.tail),
+            pace=Pace(settings.batch.max_reviews, settings.batch.token_budget, manifest.cut.head + manifest.cut.tail),
             metrics=metrics,
             watchdog=watchdog,
-            stopping=stopping,
             max_message_bytes=settings.batch.max_message_bytes,
+            stopping=stopping,
         )
         loop.run()
         watchdog.enter("close")

@@ -77,11 +77,12 @@ class KafkaSettings(Section):
     bootstrap_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 8
     session_timeout_seconds: Annotated[float, Field(ge=1, le=1800)] = 45
     """How long the group waits for a silent worker before its partitions go to others."""
-    max_poll_interval_seconds: Annotated[float, Field(ge=10, le=86_400)] = 300
-    """A worker that does not come back for records this long has left the group."""
+    max_poll_interval_seconds: Annotated[float, Field(ge=10, le=86_400)] = 120
+    """A worker that does not come back for records this long has left the group. It is also how long a rebalance waits
+    for one that is stuck."""
     transaction_timeout_seconds: Annotated[float, Field(ge=5, le=900)] = 60
     """The broker aborts a transaction that stays open longer. The broker's `transaction.max.timeout.ms` bounds it."""
-    request_timeout_seconds: Annotated[float, Field(ge=1, le=300)] = 30
+    request_timeout_seconds: Annotated[float, Field(ge=1, le=300)] = 15
     compression: Literal["none", "gzip", "lz4", "zstd", "snappy"] = "lz4"
 
     @model_validator(mode="after")
@@ -99,8 +100,8 @@ class KafkaSettings(Section):
             raise ValueError("ssl_check_hostname = false accepts any host's certificate; set insecure = true to allow")
         if self.max_poll_interval_seconds < self.session_timeout_seconds:
             raise ValueError("max_poll_interval_seconds must not be below session_timeout_seconds")
-        if self.request_timeout_seconds > self.transaction_timeout_seconds:
-            raise ValueError("request_timeout_seconds must not exceed transaction_timeout_seconds")
+        if self.request_timeout_seconds >= self.transaction_timeout_seconds:
+            raise ValueError("request_timeout_seconds must be below transaction_timeout_seconds")
         return self
 
 
@@ -130,8 +131,10 @@ class HttpSettings(Section):
 class WatchdogSettings(Section):
     """When a stage that does not return ends the process; the supervisor's restart goes on from the last commit."""
 
-    stage_seconds: Annotated[float, Field(ge=1)] = 120
+    stage_seconds: Annotated[float, Field(ge=1)] = 60
     """Longest time that one stage of the loop may take."""
+    load_seconds: Annotated[float, Field(ge=1)] = 600
+    """Longest time that loading and warming the model may take."""
 
 
 class Settings(BaseSettings):

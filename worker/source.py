@@ -2,24 +2,25 @@
 
 import logging
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from kafka import KafkaConsumer
-from kafka.consumer.subscription_state import ConsumerRebalanceListener
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyPartitionAssignor
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import (
     AuthorizationError,
     CorruptRecordError,
     FencedInstanceIdError,
-    KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    RetriableError,
 )
-from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata, TopicPartition
+from kafka.structs import ConsumerGroupMetadata, MemberState, OffsetAndMetadata, TopicPartition
 
 from worker.connection import client_options, connect
-from worker.errors import BrokerError
+from worker.errors import BrokerError, Rewind
 from worker.message import Message
 from worker.metrics import Metrics
 from worker.settings import Settings
@@ -34,6 +35,7 @@ FETCH_BYTES = 8 << 20
 
 LAG_INTERVAL_SECONDS = 5.0
 CLOSE_MS = 5_000
+NO_GENERATION = -1
 RETRY_SECONDS = 0.2
 
 
@@ -54,24 +56,6 @@ class Batch:
     membership: ConsumerGroupMetadata
 
 
-class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Notes that the assignment changed. It runs on the client's own thread, where nothing may block."""
-
-    def __init__(self) -> None:
-        self.changed = False
-        self.count = 0
-
-    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        self.changed = True
-
-    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        self.changed = True
-        self.count += 1
-
-    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
-        self.changed = True
-
-
 class ReviewSource:
     """A member of the consumer group.
 
@@ -84,6 +68,7 @@ class ReviewSource:
         self._metrics = metrics
         self._topic = kafka.input_topic
         self._request_ms = round(kafka.request_timeout_seconds * 1000)
+        self._patience_seconds = kafka.session_timeout_seconds
         self._consumer = connect(
             lambda: KafkaConsumer(
                 **client_options(kafka),
@@ -93,8 +78,10 @@ class ReviewSource:
                 group_instance_id=settings.group_instance_id,
                 isolation_level="read_committed",
                 enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                partition_assignment_strategy=[CooperativeStickyPartitionAssignor],
+                # Not "latest", which would skip, and not "earliest" either, which would jump in silence when records
+                # were deleted before they were scored: a new group is sent to the beginning below.
+                auto_offset_reset="none",
+                partition_assignment_strategy=[CooperativeStickyAssignor],
                 session_timeout_ms=round(kafka.session_timeout_seconds * 1000),
                 heartbeat_interval_ms=round(kafka.session_timeout_seconds * 1000 / 10),
                 max_poll_interval_ms=round(kafka.max_poll_interval_seconds * 1000),
@@ -103,17 +90,20 @@ class ReviewSource:
             ),
             kafka,
         )
-        self._changes = _Changes()
-        self._consumer.subscribe([self._topic], listener=self._changes)
+        self._subscribe()
+        self._generation = NO_GENERATION
         self._given: dict[TopicPartition, int | None] = {}
         """Position up to which each partition was given out, or committed before; None where nothing ever was."""
+        self._void = False
+        """Records were read that may not be used: the next poll of a member begins with going back."""
+        self._unstable_since: float | None = None
         self._measured: dict[TopicPartition, int] = {}
         self._measured_at = 0.0
 
     @property
     def joined(self) -> bool:
         """True while this worker is a member of a generation of the group, with or without partitions."""
-        return int(self._consumer.group_metadata().generation_id) >= 0
+        return _is_member(self._consumer.group_metadata())
 
     def poll(self, seconds: float, max_messages: int) -> Batch | None:
         """What is there, at most `max_messages`, waiting up to `seconds` for a first one.
@@ -122,16 +112,19 @@ class ReviewSource:
             None when there is nothing to commit either.
 
         Raises:
-            BrokerError: the broker refuses this worker, or another one uses its name.
+            Rewind: the group has changed; batches that were read before are void.
+            BrokerError: the broker refuses this worker, records were deleted unread, or another worker uses its name.
         """
         records = self._poll_records(round(seconds * 1000), max_messages)
-        # Joining happens only inside poll: the membership read here is that of the records, or, when a heartbeat
-        # was refused meanwhile, none at all.
+        # At once: right after a poll, a stable generation is never newer than the records; between polls it can be.
         membership = self._consumer.group_metadata()
-        if membership.generation_id < 0:
+        if not _is_member(membership):
+            self._void = self._void or bool(records)
+            self._rejoin_when_stuck()
             return None
-        if self._changes.changed:
-            self._take_over_assignment()
+        self._unstable_since = None
+        if membership.generation_id != self._generation or self._void:
+            self._enter_generation(membership.generation_id)
         messages = [
             Message(r.topic, r.partition, r.offset, r.key, r.value, tuple(r.headers), r.timestamp)
             for partition in records.values()
@@ -142,18 +135,20 @@ class ReviewSource:
             return None
         return Batch(messages, positions, membership)
 
-    def _poll_records(self, milliseconds: int, max_records: int) -> dict[TopicPartition, list[object]]:
+    def _poll_records(self, milliseconds: int, max_records: int) -> dict[TopicPartition, list[Any]]:
+        """A poll whose every error has its consequence."""
         try:
-            records: dict[TopicPartition, list[object]] = self._consumer.poll(milliseconds, max_records=max_records)
-        except KafkaConnectionError as error:
-            # A broker that is away: nothing to read, and the client reconnects by itself. Without the pause this
-            # would spin.
-            log.warning("no connection", extra={"cause": type(error).__name__})
-            time.sleep(RETRY_SECONDS)
-            return {}
+            records: dict[TopicPartition, list[Any]] = self._consumer.poll(milliseconds, max_records=max_records)
+        except NoOffsetForPartitionError as error:
+            self._consumer.seek_to_beginning(*error.args[0])
+        except OffsetOutOfRangeError as error:
+            gone = ", ".join(f"{tp.partition} at offset {offset}" for tp, offset in error.args[0].items())
+            raise BrokerError(
+                f"{self._topic}: the records at the group's position are gone (partition {gone}): retention deleted "
+                "them unread, or the topic was made anew. Decide where to go on: kafka-consumer-groups --reset-offsets"
+            ) from None
         except CorruptRecordError:
             self._step_over_corrupt()
-            return {}
         except FencedInstanceIdError:
             raise BrokerError(
                 "another worker joined the group with the same group_instance_id; give each worker its own "
@@ -161,7 +156,14 @@ class ReviewSource:
             ) from None
         except AuthorizationError as error:
             raise BrokerError(f"the broker refuses to let this worker read {self._topic}: {error}") from None
-        return records
+        except RetriableError as error:
+            # A broker that is away: nothing to read, and the client reconnects by itself. Without the pause this
+            # would spin.
+            log.warning("no connection", extra={"cause": type(error).__name__})
+            time.sleep(RETRY_SECONDS)
+        else:
+            return records
+        return {}
 
     def rewind(self) -> None:
         """Go back to the committed offsets: what was given out since is given out again.
@@ -169,9 +171,9 @@ class ReviewSource:
         Raises:
             BrokerError: the offsets cannot be read.
         """
+        self._given = {}
         for partition in self._consumer.assignment():
-            committed = self._committed(partition)
-            self._given[partition] = committed
+            committed = self._given[partition] = self._committed(partition)
             if committed is None:
                 self._consumer.seek_to_beginning(partition)
             else:
@@ -202,17 +204,40 @@ class ReviewSource:
         """Leave the group (a static member keeps its place until its session ends) and close the connections."""
         self._consumer.close(autocommit=False, timeout_ms=CLOSE_MS)
 
-    def _take_over_assignment(self) -> None:
-        """Learn where the group stands on partitions that are new here, and forget the ones that are gone."""
-        self._changes.changed = False
-        self._metrics.rebalances.inc(self._changes.count)
-        self._changes.count = 0
+    def _subscribe(self) -> None:
+        self._consumer.subscribe([self._topic])
+        # Without the topic's metadata a first member joins twice, and may be stuck between the two.
+        self._consumer.partitions_for_topic(self._topic)
+
+    def _enter_generation(self, generation: int) -> None:
+        """The group has changed, or this is the first generation: learn where it stands.
+
+        A partition that was kept also keeps its position in the client, past what others may since have committed, so
+        that everything goes back to the committed offsets.
+        """
+        first = self._generation == NO_GENERATION and not self._void
+        self._generation, self._void = generation, False
+        self._metrics.rebalances.inc()
         assignment = self._consumer.assignment()
-        self._given = {
-            partition: self._given[partition] if partition in self._given else self._committed(partition)
-            for partition in assignment
-        }
-        log.info("partitions assigned", extra={"partitions": sorted(p.partition for p in assignment)})
+        log.info(
+            "partitions assigned",
+            extra={"generation": generation, "partitions": sorted(p.partition for p in assignment)},
+        )
+        if not first:
+            raise Rewind("the group has changed")
+        self._given = {partition: self._committed(partition) for partition in assignment}
+
+    def _rejoin_when_stuck(self) -> None:
+        """kafka-python 3.0.12 can stop half-way through a rebalance that a change of the topic began: it then neither
+        joins nor sends heartbeats, for ever."""
+        now = time.monotonic()
+        if self._unstable_since is None:
+            self._unstable_since = now
+        elif now - self._unstable_since > self._patience_seconds:
+            log.warning("stuck between two generations; joining again")
+            self._unstable_since = now
+            self._consumer.unsubscribe()
+            self._subscribe()
 
     def _committed(self, partition: TopicPartition) -> int | None:
         try:
@@ -230,12 +255,29 @@ class ReviewSource:
         commit is committed at its first position, so that lag and autoscalers start from a fact."""
         moved: Positions = {}
         for partition in self._given:
-            position = self._consumer.position(partition, timeout_ms=0)
+            try:
+                position = self._consumer.position(partition, timeout_ms=0)
+            except (NoOffsetForPartitionError, RetriableError):
+                continue  # not known yet; a later poll finds it out
             if position is not None and position != self._given[partition]:
                 moved[partition] = OffsetAndMetadata(position, "", -1)
                 self._given[partition] = position
         return moved
 
     def _step_over_corrupt(self) -> None:
-        """Skip a record that cannot be decoded as a Kafka record at all, so that it cannot stop its partition."""
-        raise NotImplementedError
+        """Skip a record that is no Kafka record, so that it cannot stop its partition; repeated until a poll is clean.
+
+        Always one further: polling again at the same offset spins for ever. What stands behind the record in the same
+        record batch goes with it, since a batch can only be read from its start. The exception does not name the
+        partition, and its text holds bytes of the record.
+        """
+        partition = self._consumer._fetcher._next_partition_records.topic_partition
+        position = self._consumer.position(partition, timeout_ms=self._request_ms)
+        log.error("corrupt record stepped over", extra={"partition": partition.partition, "offset": position})
+        self._metrics.corrupt_records.inc()
+        self._consumer.seek(partition, position + 1)
+
+
+def _is_member(membership: ConsumerGroupMetadata) -> bool:
+    """A generation that is being replaced is no membership: the broker would accept its commits all the same."""
+    return bool(membership.state == MemberState.STABLE and membership.generation_id >= 0)

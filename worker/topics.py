@@ -1,14 +1,20 @@
 """Topics: whether the broker has what the worker needs, and making what is missing. Changes nothing in the group."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError, KafkaError
+from kafka.errors import (
+    AuthorizationError,
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    KafkaError,
+    TransactionalIdNotFoundError,
+)
 
 from worker.connection import client_options, connect
 from worker.errors import BrokerError
@@ -24,7 +30,6 @@ MAX_MESSAGE_BYTES = 1_048_588
 """The broker's default for `max.message.bytes`."""
 
 COORDINATOR_PATIENCE_SECONDS = 10.0
-"""A fresh broker makes its internal topics when a coordinator is first asked for."""
 
 
 @dataclass(frozen=True)
@@ -112,15 +117,40 @@ def max_message_bytes(client: KafkaAdminClient, name: str) -> int:
     return int(described["topic"][name]["max.message.bytes"]["value"])
 
 
-def group_rights(client: KafkaAdminClient, group_id: str) -> frozenset[str]:
-    """Operations that this client may do on the consumer group."""
+def group_rights(client: KafkaAdminClient, group_id: str) -> frozenset[str] | None:
+    """Operations that this client may do on the consumer group; None while the group does not exist.
+
+    Raises:
+        BrokerError: the client may not even describe it.
+    """
+    described = _patiently(lambda: client.describe_groups([group_id], include_authorized_operations=True))[group_id]
+    if "Authorization" in (described["error"] or ""):
+        raise BrokerError(f"this client may not READ group {group_id}; add an ACL for it")
+    rights = described.get("authorized_operations")
+    return None if rights is None else frozenset(rights)
+
+
+def transaction_rights(client: KafkaAdminClient, transactional_id: str) -> None:
+    """Ask after the transactional id: anything more would fence the worker that uses it.
+
+    Raises:
+        BrokerError: the client may not use it.
+    """
+    try:
+        _patiently(lambda: client.describe_transactions([transactional_id]))
+    except TransactionalIdNotFoundError:
+        return
+    except AuthorizationError:
+        raise BrokerError(f"this client may not WRITE transactional id {transactional_id}; add an ACL") from None
+
+
+def _patiently(ask: Callable[[], Any]) -> Any:
+    """A fresh broker makes its internal topics when a coordinator is first asked for; ask again until it has."""
     patience = time.monotonic() + COORDINATOR_PATIENCE_SECONDS
     while True:
         try:
-            described = client.describe_groups([group_id], include_authorized_operations=True)
+            return ask()
         except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError):
             if time.monotonic() > patience:
                 raise
             time.sleep(0.2)
-            continue
-        return frozenset(described[group_id].get("authorized_operations") or ())

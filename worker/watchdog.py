@@ -29,16 +29,18 @@ class Watchdog:
     """
 
     def __init__(self, limit_seconds: float) -> None:
+        self._usual = limit_seconds
         self._limit = limit_seconds
         self._since = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self.stage = "start"
 
-    def enter(self, stage: str) -> None:
-        """The loop begins `stage`; the one before is over."""
+    def enter(self, stage: str, limit_seconds: float | None = None) -> None:
+        """The loop begins `stage`; the one before is over. A stage may have a time limit of its own."""
         self.stage = stage
         self._since = time.monotonic()
+        self._limit = self._usual if limit_seconds is None else limit_seconds
 
     @property
     def age_seconds(self) -> float:
@@ -62,7 +64,7 @@ class Watchdog:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stop.wait(min(1.0, self._limit / 4)):
+        while not self._stop.wait(min(1.0, self._usual / 4)):
             if not self.alive:
                 log.critical(
                     "stage did not return; ending the process",

@@ -1,0 +1,326 @@
+"""`review-worker`: the service, and what people need around it. Every command's work is in the file of its name."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from worker.console import err, out, run_app
+from worker.errors import UsageError
+from worker.settings import Settings, load_settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Score a Kafka stream of reviews with a fine-tuned BERT, exactly once.
+
+Settings come from flags, then the environment (`WORKER_KAFKA__GROUP_ID=…`), then a TOML file (`--config`), then
+defaults. Data goes to standard output, everything else to standard error.
+
+A first round, with a broker on 127.0.0.1:9092:
+
+    review-worker check --model models/imdb --create-topics
+    review-worker run --model models/imdb
+    review-worker publish reviews.csv
+    review-worker tail
+""",
+)
+
+Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings.")]
+Model = Annotated[
+    Path | None, typer.Option("--model", metavar="DIR", help="Artefact folder, or its parent: then the newest version.")
+]
+EngineChoice = Annotated[str | None, typer.Option("--engine", help="`auto` or `tensorflow`.")]
+PrecisionChoice = Annotated[str | None, typer.Option("--precision", help="`auto`, `float32`, `bfloat16` or `float16`.")]
+Bootstrap = Annotated[
+    str | None, typer.Option("--bootstrap-servers", metavar="HOST:PORT", help="Brokers, several with commas.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any setting, such as `kafka.group_id=mine`. May be repeated."),
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON for a program instead of text for a person.")]
+
+
+@app.callback()
+def _callback(
+    version: Annotated[bool, typer.Option("--version", help="Print versions and leave.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from worker.versions import versions
+
+        out.print_json(data=versions()) if not out.is_terminal else out.print(
+            "\n".join(f"{name} {number}" for name, number in versions().items())
+        )
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    config: Config = None,
+    model: Model = None,
+    bootstrap_servers: Bootstrap = None,
+    engine: EngineChoice = None,
+    precision: PrecisionChoice = None,
+    port: Annotated[int | None, typer.Option("--port", help="HTTP port of /metrics, /livez, /readyz.")] = None,
+    settings: Set = None,
+) -> None:
+    """Serve: consume reviews, publish predictions, exactly once, until SIGTERM or Ctrl-C.
+
+    Logs are JSON lines on standard error. `/metrics`, `/livez` and `/readyz` are on http://127.0.0.1:9108.
+
+        review-worker run --model models/imdb --bootstrap-servers broker:9092
+    """
+    from worker.service import run as serve
+
+    serve(
+        _settings(
+            config, settings, model=model, bootstrap=bootstrap_servers, engine=engine, precision=precision, port=port
+        )
+    )
+
+
+@app.command()
+def check(
+    config: Config = None,
+    model: Model = None,
+    bootstrap_servers: Bootstrap = None,
+    engine: EngineChoice = None,
+    precision: PrecisionChoice = None,
+    settings: Set = None,
+    create_topics: Annotated[bool, typer.Option("--create-topics", help="Make the topics that are missing.")] = False,
+    partitions: Annotated[int, typer.Option(min=1, help="Partitions of a topic that is made.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Try everything that `run` needs, model and a real forward pass included; exit 0 when all is well.
+
+    review-worker check --model models/imdb --create-topics --partitions 6
+    """
+    from worker.check import check as findings
+
+    chosen = _settings(config, settings, model=model, bootstrap=bootstrap_servers, engine=engine, precision=precision)
+    failed = False
+    for finding in findings(chosen, partitions if create_topics else None):
+        failed = failed or not finding.ok
+        if as_json:
+            print(json.dumps(vars(finding)))
+        else:
+            mark = "[green]ok[/]  " if finding.ok else "[bold red]fail[/]"
+            out.print(f"{mark} [bold]{finding.name:<8}[/]", finding.detail, style=None, markup=True)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def score(
+    source: Annotated[str, typer.Argument(metavar="IN", help="JSON lines or CSV (.gz too); `-` for standard input.")],
+    target: Annotated[str, typer.Argument(metavar="OUT", help="Predictions as JSON lines; `-` for standard output.")],
+    config: Config = None,
+    model: Model = None,
+    engine: EngineChoice = None,
+    precision: PrecisionChoice = None,
+    settings: Set = None,
+) -> None:
+    """Score a file of reviews without Kafka; the labels are those that the service gives.
+
+    A CSV needs a column `text` (`review_id` is optional); JSON lines look like `{"review_id": "1", "text": "…"}`.
+    Refused records are named on standard error with their number, and the rest is scored.
+
+        review-worker score reviews.csv predictions.jsonl --model models/imdb
+    """
+    from worker.engine import open_engine
+    from worker.pace import Pace
+    from worker.reviews import read_messages
+    from worker.score import score_messages
+    from worker.scorer import Scorer
+    from worker.service import open_model
+
+    chosen = _settings(config, settings, model=model, engine=engine, precision=precision)
+    _require_readable(source)
+    artifact = open_model(chosen)
+    cut, batch = artifact.manifest.cut, chosen.batch
+    with _output(target) as stream:
+        engine_ = open_engine(artifact, chosen.engine, chosen.precision)
+        try:
+            pace = Pace(batch.max_reviews, batch.token_budget, cut.head + cut.tail)
+            scorer = Scorer.open(artifact, engine_)
+            outcomes = score_messages(read_messages(source), scorer, pace, batch.max_message_bytes)
+            _write(outcomes, stream, source)
+        finally:
+            engine_.close()
+
+
+def _write(outcomes: Iterator[Any], stream: Any, source: str) -> None:
+    from schemas import Rejection
+
+    done = refused = 0
+    with _progress("scoring") as advance:
+        for outcome in outcomes:
+            if isinstance(outcome, Rejection):
+                refused += 1
+                _name_refused(source, outcome)
+            else:
+                done += 1
+                stream.write(outcome.model_dump_json() + "\n")
+            advance()
+    err.print(f"{done:,} predictions, {refused:,} refused")
+
+
+def _name_refused(source: str, rejection: Any) -> None:
+    err.print(f"{source}: record {rejection.source.offset}: {rejection.reason.value}: {rejection.detail}", markup=False)
+
+
+@app.command()
+def publish(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="JSON lines or CSV (.gz too); `-` for standard input.")],
+    config: Config = None,
+    bootstrap_servers: Bootstrap = None,
+    settings: Set = None,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Reviews per second; else as fast as it goes.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many records of the file.")] = None,
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="Send what the worker would refuse too, to see dead letters.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Put reviews from a file on the input topic, keyed by review id.
+
+    review-worker publish reviews.csv --rate 50
+    """
+    from itertools import islice
+
+    from worker.publish import publish as send
+    from worker.reviews import read_messages
+
+    chosen = _settings(config, settings, bootstrap=bootstrap_servers)
+    _require_readable(file)
+    _quiet()
+    with _progress("publishing") as advance:
+        done = send(
+            islice(read_messages(file), limit),
+            chosen.kafka,
+            max_message_bytes=chosen.batch.max_message_bytes,
+            rate=rate,
+            unchecked=unchecked,
+            refuse=lambda rejection: _name_refused(file, rejection),
+            sent=advance,
+        )
+    if as_json:
+        print(json.dumps(vars(done)))
+    else:
+        speed = done.sent / done.seconds if done.seconds else 0
+        err.print(
+            f"{done.sent:,} published to {chosen.kafka.input_topic}, {done.refused:,} refused, "
+            f"{done.seconds:.1f} s, {speed:,.0f}/s"
+        )
+
+
+@app.command()
+def tail(
+    config: Config = None,
+    bootstrap_servers: Bootstrap = None,
+    settings: Set = None,
+    from_beginning: Annotated[
+        bool, typer.Option("--from-beginning", help="Start at the oldest prediction instead of the next one.")
+    ] = False,
+    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="Leave after so many.")] = None,
+    idle: Annotated[float | None, typer.Option(min=0.1, help="Leave when nothing came for so many seconds.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Follow predictions as they are committed: a live table in a terminal, lines elsewhere.
+
+    review-worker tail --from-beginning --json | jq .label
+    """
+    from worker.tail import follow
+    from worker.tail_view import show
+
+    chosen = _settings(config, settings, bootstrap=bootstrap_servers)
+    _quiet()
+    arrivals = follow(chosen.kafka, chosen.kafka.output_topic, from_beginning=from_beginning, idle_seconds=idle)
+    show(arrivals, count=count, as_json=as_json)
+
+
+def _settings(
+    config: Path | None,
+    assignments: list[str] | None,
+    *,
+    model: Path | None = None,
+    bootstrap: str | None = None,
+    engine: str | None = None,
+    precision: str | None = None,
+    port: int | None = None,
+) -> Settings:
+    """Settings with the flags of a command on top."""
+    flags: dict[str, Any] = {}
+    named = {
+        "model": model,
+        "engine": engine,
+        "precision": precision,
+        "kafka.bootstrap_servers": bootstrap,
+        "http.port": port,
+    }
+    for name, value in named.items():
+        if value is not None:
+            _place(flags, name, value)
+    for assignment in assignments or ():
+        name, sign, value = assignment.partition("=")
+        if not sign:
+            raise UsageError(f"--set {assignment}: write NAME=VALUE, such as kafka.group_id=mine")
+        _place(flags, name, value)
+    return load_settings(config, flags)
+
+
+def _place(flags: dict[str, Any], name: str, value: Any) -> None:
+    *sections, leaf = name.split(".")
+    for section in sections:
+        flags = flags.setdefault(section, {})
+    flags[leaf] = value
+
+
+def _require_readable(path: str) -> None:
+    if path != "-" and not Path(path).is_file():
+        raise UsageError(f"{path}: no such file")
+
+
+@contextmanager
+def _output(path: str) -> Iterator[Any]:
+    if path == "-":
+        yield sys.stdout
+        return
+    try:
+        stream = Path(path).open("w", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
+    with stream:
+        yield stream
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Any]:
+    """A counter on a terminal; nothing elsewhere."""
+    if not err.is_terminal:
+        with nullcontext():
+            yield lambda: None
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description} {task.completed:,}"), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda: progress.advance(task)
+
+
+def _quiet() -> None:
+    """The one-shot commands print what went wrong themselves; the client's own warnings would only come first."""
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+
+
+def main() -> None:
+    """Console script `review-worker`."""
+    run_app(app)
