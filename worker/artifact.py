@@ -43,8 +43,19 @@ class Artifact:
         return self.folder / WEIGHTS
 
     def tokenizer(self) -> ReviewTokenizer:
-        """Cleaning, vocabulary and cut of this model."""
-        return ReviewTokenizer.load(self.folder / TOKENIZER, self.manifest.cut, self.manifest.cleaning)
+        """Cleaning, vocabulary and cut of this model.
+
+        Raises:
+            ArtifactError: the file is no tokenizer for BERT, or knows words that the network does not.
+        """
+        tokenizer = ReviewTokenizer.load(self.folder / TOKENIZER, self.manifest.cut, self.manifest.cleaning)
+        if tokenizer.vocabulary_size > self.config.vocab_size:
+            # On a CPU the first review with such a word would end the process, on a GPU it would be scored wrongly.
+            raise ArtifactError(
+                f"{self.folder}: {TOKENIZER} has {tokenizer.vocabulary_size:,} words, "
+                f"the network {self.config.vocab_size:,}"
+            )
+        return tokenizer
 
 
 def digest_bytes(content: bytes) -> str:
@@ -87,6 +98,13 @@ def open_artifact(path: Path) -> Artifact:
     Raises:
         ArtifactError: a file is missing, altered, unexpected, a symbolic link, or the manifest cannot be read.
     """
+    try:
+        return _open(path)
+    except OSError as error:
+        raise ArtifactError(f"{error.filename or path}: {error.strerror}") from None
+
+
+def _open(path: Path) -> Artifact:
     folder = find_version(path)
     content = _read_manifest(folder / MANIFEST)
     try:

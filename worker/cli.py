@@ -16,6 +16,7 @@ from worker.settings import Settings, load_settings
 
 app = typer.Typer(
     no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -56,9 +57,8 @@ def _callback(
     if version:
         from worker.versions import versions
 
-        out.print_json(data=versions()) if not out.is_terminal else out.print(
-            "\n".join(f"{name} {number}" for name, number in versions().items())
-        )
+        for name, number in versions().items():
+            print(name, number)
         raise typer.Exit
 
 

@@ -46,7 +46,7 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
         SettingsError: a secret's file cannot be read.
     """
     options: dict[str, Any] = {
-        "bootstrap_servers": [server.strip() for server in settings.bootstrap_servers.split(",")],
+        "bootstrap_servers": [server.strip() for server in settings.bootstrap_servers.split(",") if server.strip()],
         "client_id": settings.client_id,
         "bootstrap_timeout_ms": round(settings.bootstrap_timeout_seconds * 1000),
         "request_timeout_ms": round(settings.request_timeout_seconds * 1000),
@@ -84,14 +84,13 @@ def connect(make: Callable[[], T], settings: KafkaSettings) -> T:
     Raises:
         BrokerError: no broker answered in time, or it refused the client.
     """
-    with _last_warning() as cause:
+    with _warnings() as said:
         try:
             return make()
         except KafkaTimeoutError:
-            detail = f": {cause[-1]}" if cause else ""
             raise BrokerError(
                 f"no broker answered at {settings.bootstrap_servers} within "
-                f"{settings.bootstrap_timeout_seconds:g} s{detail}; is it running, and is "
+                f"{settings.bootstrap_timeout_seconds:g} s: {_likeliest(said)}. Is it running, and is "
                 "WORKER_KAFKA__BOOTSTRAP_SERVERS right?"
             ) from None
         except AuthorizationError as error:
@@ -100,8 +99,23 @@ def connect(make: Callable[[], T], settings: KafkaSettings) -> T:
             raise BrokerError(f"broker {settings.bootstrap_servers}: {error}") from None
 
 
+_TELLING = ("Sasl", "Handshake", "DNS", "No such file", "ECONNREFUSED")
+"""Words of the causes that explain themselves, the most telling first."""
+
+
+def _likeliest(said: list[str]) -> str:
+    """The cause in what the client warned of: with a wrong password, some tries say so and others only that the socket
+    was closed."""
+    causes = [line.partition("failed: ")[2].partition(" (backoff")[0] for line in said if "connection" in line]
+    for word in _TELLING:
+        for cause in causes:
+            if word in cause:
+                return cause
+    return causes[-1] if causes else "nothing answered"
+
+
 @contextmanager
-def _last_warning() -> Iterator[list[str]]:
+def _warnings() -> Iterator[list[str]]:
     """Collect what kafka-python warns of meanwhile, instead of printing it."""
     seen: list[str] = []
 
@@ -109,11 +123,14 @@ def _last_warning() -> Iterator[list[str]]:
         def emit(self, record: logging.LogRecord) -> None:
             seen.append(record.getMessage())
 
-    logger, collector = logging.getLogger("kafka"), Collector(level=logging.WARNING)
-    propagate, logger.propagate = logger.propagate, False
+    logger, collector = logging.getLogger("kafka"), Collector()
+    before = logger.propagate, logger.level
+    logger.propagate = False
+    logger.setLevel(logging.WARNING)
     logger.addHandler(collector)
     try:
         yield seen
     finally:
         logger.removeHandler(collector)
-        logger.propagate = propagate
+        logger.propagate = before[0]
+        logger.setLevel(before[1])

@@ -3,16 +3,20 @@
 prometheus-client's own server answers 200 on every path, so that a probe pointed at it always passes; hence this one.
 """
 
+import logging
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from prometheus_client.exposition import choose_encoder
 
 from worker.errors import SettingsError
 from worker.metrics import Metrics
+
+log = logging.getLogger(__name__)
 
 Probe = Callable[[], tuple[bool, str]]
 """Whether it is well, and one line that says why."""
@@ -35,19 +39,18 @@ class HealthServer:
     def __init__(self, host: str, port: int, metrics: Metrics, live: Probe, ready: Probe) -> None:
         handler = _handler(metrics, {"/livez": live, "/readyz": ready})
         try:
-            self._server = ThreadingHTTPServer((host, port), handler)
+            self._server = _Server((host, port), handler)
         except OSError as error:
             raise SettingsError(
                 f"http {host}:{port}: {error.strerror}; is another worker running? Choose with WORKER_HTTP__PORT"
             ) from None
-        self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
 
     @property
     def url(self) -> str:
         """Where it answers, with the port it really has."""
         host, port = self._server.server_address[:2]
-        return f"http://{host!s}:{port}"
+        return f"http://[{host!s}]:{port}" if ":" in str(host) else f"http://{host!s}:{port}"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -58,6 +61,18 @@ class HealthServer:
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away, mostly. The base class prints a stack trace amid the log's JSON lines."""
+        log.warning("request failed", exc_info=True)
 
 
 def _handler(metrics: Metrics, probes: dict[str, Probe]) -> type[BaseHTTPRequestHandler]:

@@ -24,7 +24,8 @@ class JsonLines(logging.Formatter):
     """`{"at": …, "level": …, "logger": …, "event": …}` and whatever was given as `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line; line breaks inside a value are escaped by JSON, so that no value can forge a line."""
+        """One line of ASCII: JSON escapes line breaks, terminal controls and bidi overrides inside a value, so that no
+        value can forge a line."""
         line: dict[str, Any] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -35,7 +36,7 @@ class JsonLines(logging.Formatter):
         if record.exc_info and record.exc_info[0] is not None:
             line["error"] = record.exc_info[0].__name__
             line["trace"] = _trace(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return json.dumps(line, default=str)
 
 
 def _trace(exc_info: Any) -> list[str]:

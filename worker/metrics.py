@@ -19,11 +19,15 @@ from prometheus_client import (
     Info,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
 )
 
 from schemas import ModelName, Prediction, Reason, Rejection
 from worker.engine import EngineDescription, Scored
 from worker.message import Message
+
+# The text format shows each of these as a gauge of its own, beside every counter and histogram.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 Stage = Literal["poll", "intake", "tokenize", "score", "commit"]
 Outcome = Literal["committed", "aborted", "unknown"]
@@ -42,6 +46,8 @@ class Metrics:
     """One registry with the worker's metrics and the process's own."""
 
     def __init__(self) -> None:
+        # The `_created` series double the number of series, and Prometheus does not use them.
+        disable_created_metrics()
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)

@@ -102,7 +102,7 @@ def _serve(settings: Settings) -> None:
         stack.callback(engine.close)
         engine.warm_up()
         metrics.show_model(artifact.name, engine.description, manifest.labels)
-        log.info("model ready", extra={"version": manifest.version, **vars(engine.description)})
+        log.info("model ready", extra={"engine": vars(engine.description)})
         watchdog.enter("connect")
         outbox = Outbox(settings)
         stack.callback(outbox.close)

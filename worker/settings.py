@@ -29,6 +29,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings.exceptions import SettingsError as UnreadableVariable
 
 from worker.engine import EngineName, Precision
 from worker.errors import SettingsError
@@ -37,6 +38,12 @@ PREFIX = "WORKER_"
 
 Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 """Kafka's own rule for topic names."""
+
+
+def _servers(names: str) -> str:
+    if not names.strip(", "):
+        raise ValueError("names no server; give host:port, several with commas")
+    return names
 
 
 class Section(BaseModel):
@@ -48,7 +55,7 @@ class Section(BaseModel):
 class KafkaSettings(Section):
     """Where reviews come from and predictions go to. Security settings have kafka-python's names."""
 
-    bootstrap_servers: Annotated[str, Field(min_length=1)] = "127.0.0.1:9092"
+    bootstrap_servers: Annotated[str, AfterValidator(_servers)] = "127.0.0.1:9092"
     """`host:port`, several with commas."""
     group_id: Annotated[str, Field(min_length=1)] = "review-worker"
     input_topic: Topic = "reviews"
@@ -215,6 +222,8 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
         return Settings(**{CONFIG_FILE: config, **(flags or {})})
     except ValidationError as error:
         raise SettingsError(explain(error)) from None
+    except UnreadableVariable as error:
+        raise SettingsError(f"environment: {error}; a section in one variable is a JSON object") from None
 
 
 def explain(error: ValidationError) -> str:
@@ -278,3 +287,5 @@ def secret(value: SecretStr | None, file: Path | None) -> str | None:
         return file.read_text(encoding="utf-8").rstrip("\r\n")
     except OSError as error:
         raise SettingsError(f"secret file {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"secret file {file}: not UTF-8") from None

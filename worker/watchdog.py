@@ -66,10 +66,13 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._stop.wait(min(1.0, self._usual / 4)):
             if not self.alive:
-                log.critical(
-                    "stage did not return; ending the process",
-                    extra={"stage": self.stage, "seconds": round(self.age_seconds, 1)},
-                )
-                # Stacks hold names and lines only, never values. A normal exit would wait for the hung thread.
-                faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
-                os._exit(EXIT_CODE)
+                try:
+                    log.critical(
+                        "stage did not return; ending the process",
+                        extra={"stage": self.stage, "seconds": round(self.age_seconds, 1)},
+                    )
+                    # Stacks hold names and lines only, never values.
+                    faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+                finally:
+                    # Whatever became of the lines above. A normal exit would wait for the hung thread.
+                    os._exit(EXIT_CODE)

@@ -82,6 +82,9 @@ def open_engine(artifact: Artifact, choice: EngineName = "auto", precision: Prec
     """
     if choice not in ("auto", "tensorflow"):
         raise EngineError(f"no engine {choice!r}; this release has: tensorflow")
+    from worker.quiet import import_tensorflow
+
+    import_tensorflow()
     from worker.engine.keras_engine import KerasEngine
 
     return KerasEngine(artifact, precision)
