@@ -15,6 +15,12 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def tiny_model(tiny_artifact: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The parent folder of an artefact that scores in no time."""
+    return tiny_artifact(tmp_path_factory.mktemp("models") / "tiny").parent
+
+
 @pytest.fixture
 def stage(kafka: Broker) -> Stage:
     """Fresh topics with two partitions and a fresh group."""

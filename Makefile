@@ -1,0 +1,46 @@
+# Everything a new clone needs: `make demo` shows it, `make test` proves it, `make check` reads the code.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format requirements clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## Make .venv with everything that the other commands need
+
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "error: Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1); try make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: $(STAMP) ## Train a model, start a broker and a worker, publish reviews, watch them scored (DATA=reviews.csv, BOOTSTRAP=host:port)
+	@$(BIN)/python deploy/demo.py $(if $(DATA),--data "$(DATA)") $(if $(BOOTSTRAP),--bootstrap-servers "$(BOOTSTRAP)")
+
+test: $(STAMP) check ## Run the whole test suite, the real broker included
+	$(BIN)/python -m pytest --durations=15
+
+check: $(STAMP) ## Lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy deploy/demo.py
+	$(BIN)/mypy deploy/kafka/broker
+
+format: $(STAMP) ## Write the code as `make check` wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+requirements: ## Resolve requirements.txt anew from pyproject.toml (needs uv)
+	uv pip compile --universal --python-version 3.11 --group dev --no-annotate --no-emit-index-url \
+		--custom-compile-command 'make requirements' pyproject.toml --output-file requirements.txt
+
+clean: ## Remove what the other commands made
+	rm -rf $(VENV) .demo deploy/kafka/lib .mypy_cache .pytest_cache .ruff_cache
