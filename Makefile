@@ -22,7 +22,7 @@ $(STAMP): requirements.txt pyproject.toml
 	@touch $@
 
 demo: $(STAMP) ## Train a model, start a broker and a worker, publish reviews, watch them scored (DATA=reviews.csv, BOOTSTRAP=host:port)
-	@$(BIN)/python deploy/demo.py $(if $(DATA),--data "$(DATA)") $(if $(BOOTSTRAP),--bootstrap-servers "$(BOOTSTRAP)")
+	@$(BIN)/python deploy/demo $(if $(DATA),--data "$(DATA)") $(if $(BOOTSTRAP),--bootstrap-servers "$(BOOTSTRAP)")
 
 test: $(STAMP) check ## Run the whole test suite, the real broker included
 	$(BIN)/python -m pytest --durations=15
@@ -31,7 +31,7 @@ check: $(STAMP) ## Lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy deploy/demo.py
+	cd deploy/demo && ../../$(BIN)/mypy --config-file ../../pyproject.toml __main__.py
 	$(BIN)/mypy deploy/kafka/broker
 
 format: $(STAMP) ## Write the code as `make check` wants it

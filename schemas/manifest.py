@@ -18,6 +18,8 @@ class Cut(Record):
     Example: `{"head": 129, "tail": 383}`
     """
 
+    model_config = ConfigDict(extra="forbid")
+
     head: Annotated[int, Field(ge=1)]
     tail: Annotated[int, Field(ge=1)]
 
@@ -27,6 +29,8 @@ class FileDigest(Record):
 
     Example: `{"bytes": 45439980, "sha256": "sha256:9f86...08"}` (64 digits)
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     bytes: Annotated[int, Field(ge=0)]
     sha256: Digest

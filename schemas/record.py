@@ -15,7 +15,8 @@ class Record(BaseModel):
     """Frozen, strict, and silent about its input.
 
     Strict: a number is not a string, `1` is not `true`. `hide_input_in_errors`: a review text must never reach a
-    log through the text of a `ValidationError`.
+    log through the text of a `ValidationError`. Numbers are finite: JSON has no other, and pydantic would write NaN as
+    null, which nobody could read back.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False)

@@ -18,5 +18,7 @@ class Review(Record):
     review_id: Identifier
     """The publisher's name for the review; it need not be unique."""
 
-    text: Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT_CHARACTERS, pattern=r"\S")]
-    """1 to 100,000 characters, at least one of them visible."""
+    text: Annotated[
+        str, StringConstraints(min_length=1, max_length=MAX_TEXT_CHARACTERS, pattern=r"[^\s\x00-\x1f\x7f-\x9f]")
+    ]
+    """1 to 100,000 characters, at least one of them neither space nor control character."""

@@ -52,8 +52,8 @@ class Artifact:
         if tokenizer.vocabulary_size > self.config.vocab_size:
             # On a CPU the first review with such a word would end the process, on a GPU it would be scored wrongly.
             raise ArtifactError(
-                f"{self.folder}: {TOKENIZER} has {tokenizer.vocabulary_size:,} words, "
-                f"the network {self.config.vocab_size:,}"
+                f"{self.folder}: {TOKENIZER} has ids up to {tokenizer.vocabulary_size - 1}, the network only "
+                f"{self.config.vocab_size} words"
             )
         return tokenizer
 

@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -230,6 +230,7 @@ def tail(
         bool, typer.Option("--from-beginning", help="Start at the oldest prediction instead of the next one.")
     ] = False,
     count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="Leave after so many.")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Print each so many-th line only (not in a table, not JSON).")] = 1,
     idle: Annotated[float | None, typer.Option(min=0.1, help="Leave when nothing came for so many seconds.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -243,7 +244,7 @@ def tail(
     chosen = _settings(config, settings, bootstrap=bootstrap_servers)
     _quiet()
     arrivals = follow(chosen.kafka, chosen.kafka.output_topic, from_beginning=from_beginning, idle_seconds=idle)
-    show(arrivals, count=count, as_json=as_json)
+    show(arrivals, count=count, every=every, as_json=as_json)
 
 
 def _settings(
@@ -293,11 +294,11 @@ def _output(path: str) -> Iterator[Any]:
     if path == "-":
         yield sys.stdout
         return
-    try:
-        stream = Path(path).open("w", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
-    with stream:
+    with ExitStack() as stack:
+        try:
+            stream = stack.enter_context(Path(path).open("w", encoding="utf-8"))
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
         yield stream
 
 

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pydantic import ValidationError
 from rich.console import Group
@@ -19,18 +19,24 @@ ROWS = 12
 RATE_SECONDS = 5.0
 
 
-def show(arrivals: Iterator[list[Arrival]], *, count: int | None, as_json: bool) -> int:
-    """Show arrivals until they end or `count` were shown.
+def show(arrivals: Iterator[list[Arrival]], *, count: int | None, every: int, as_json: bool) -> int:
+    """Show arrivals until they end.
+
+    Args:
+        arrivals: a poll's worth at a time.
+        count: leave after so many.
+        every: print each so many-th line only; a terminal's table and JSON show all.
+        as_json: the records' own JSON, one a line.
 
     Returns:
-        How many were shown.
+        How many arrived.
     """
     limited = _limited(arrivals, count)
     if as_json:
-        return _lines(limited, lambda arrival: arrival.value.decode(errors="replace"))
+        return _lines(limited, lambda arrival: arrival.value.decode(errors="replace"), 1)
     if out.is_terminal:
         return _table(limited)
-    return _lines(limited, _line)
+    return _lines(limited, _line, every)
 
 
 def _limited(arrivals: Iterator[list[Arrival]], count: int | None) -> Iterator[list[Arrival]]:
@@ -42,14 +48,15 @@ def _limited(arrivals: Iterator[list[Arrival]], count: int | None) -> Iterator[l
             return
 
 
-def _lines(arrivals: Iterator[list[Arrival]], line: "type[str] | object") -> int:
+def _lines(arrivals: Iterator[list[Arrival]], line: Callable[[Arrival], str], every: int) -> int:
     shown = 0
     for some in arrivals:
         for arrival in some:
-            print(line(arrival))  # type: ignore[operator]
+            shown += 1
+            if shown % every == 0:
+                print(line(arrival))
         if some:
             sys.stdout.flush()
-        shown += len(some)
     return shown
 
 

@@ -75,8 +75,9 @@ class ReviewTokenizer:
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of ids, the control tokens included."""
-        return int(self._tokenizer.get_vocab_size())
+        """One more than the largest id: a word that stands twice in a `vocab.txt` leaves a gap, so that counting the
+        words is not enough."""
+        return 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
 
     def encode(self, texts: Sequence[str]) -> list[TokenRow]:
         """One row a text, in their order."""
