@@ -3,12 +3,15 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from worker.engine import Engine
 
 # Before anything imports TensorFlow: its start-up chatter hides a failing test's own output.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -71,3 +74,15 @@ def tiny_artifact(tiny_folder: Path) -> BuildArtifact:
         return folder
 
     return build
+
+
+@pytest.fixture(scope="session")
+def tiny_engine(tiny_artifact: BuildArtifact, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Engine"]:
+    """The tiny model, warm, in float32: what the reference's logits were computed in."""
+    from worker.artifact import open_artifact
+    from worker.engine import open_engine
+
+    engine = open_engine(open_artifact(tiny_artifact(tmp_path_factory.mktemp("tiny"))), "tensorflow", "float32")
+    engine.warm_up()
+    yield engine
+    engine.close()

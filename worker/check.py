@@ -15,9 +15,10 @@ from worker.topics import (
     admin,
     create_missing,
     describe,
+    forbidden,
     group_rights,
     max_message_bytes,
-    missing,
+    refuse_absent,
     topic_names,
     transaction_rights,
 )
@@ -106,9 +107,7 @@ def _topics(kafka: KafkaSettings, create: int | None) -> str:
     with admin(kafka) as client:
         made = create_missing(client, kafka, create) if create else []
         topics = describe(client, topic_names(kafka))
-        for topic in topics:
-            if not topic.partitions:
-                raise BrokerError(missing(topic.name))
+        refuse_absent(topics)
         room, taken = (max_message_bytes(client, name) for name in (kafka.dead_letter_topic, kafka.input_topic))
     if room <= taken:
         raise BrokerError(
@@ -125,9 +124,9 @@ def _rights(settings: Settings) -> str:
     with admin(kafka) as client:
         for topic in describe(client, list(needed)):
             if needed[topic.name] not in topic.rights:
-                raise BrokerError(f"this client may not {needed[topic.name]} topic {topic.name}; add an ACL for it")
+                raise BrokerError(forbidden(needed[topic.name], f"topic {topic.name}"))
         rights = group_rights(client, kafka.group_id)
         if rights is not None and "READ" not in rights:
-            raise BrokerError(f"this client may not READ group {kafka.group_id}; add an ACL for it")
+            raise BrokerError(forbidden("READ", f"group {kafka.group_id}"))
         transaction_rights(client, settings.transactional_id)
     return f"read {kafka.input_topic}, write the two others, group {kafka.group_id}, transactions"

@@ -38,7 +38,9 @@ Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="T
 Model = Annotated[
     Path | None, typer.Option("--model", metavar="DIR", help="Artefact folder, or its parent: then the newest version.")
 ]
-EngineChoice = Annotated[str | None, typer.Option("--engine", help="`auto` or `tensorflow`.")]
+EngineChoice = Annotated[
+    str | None, typer.Option("--engine", help="`auto`, `tensorflow`, `openvino` (CPUs) or `jax` (NVIDIA GPUs).")
+]
 PrecisionChoice = Annotated[str | None, typer.Option("--precision", help="`auto`, `float32`, `bfloat16` or `float16`.")]
 Bootstrap = Annotated[
     str | None, typer.Option("--bootstrap-servers", metavar="HOST:PORT", help="Brokers, several with commas.")
@@ -273,7 +275,10 @@ def _settings(
         name, sign, value = assignment.partition("=")
         if not sign:
             raise UsageError(f"--set {assignment}: write NAME=VALUE, such as kafka.group_id=mine")
-        _place(flags, name, value)
+        try:
+            _place(flags, name, value)
+        except (AttributeError, TypeError):
+            raise UsageError(f"--set {assignment}: contradicts an earlier flag") from None
     return load_settings(config, flags)
 
 
@@ -285,8 +290,11 @@ def _place(flags: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _require_readable(path: str) -> None:
-    if path != "-" and not Path(path).is_file():
+    """A pipe will do, such as a shell's `<(…)`."""
+    if path != "-" and not Path(path).exists():
         raise UsageError(f"{path}: no such file")
+    if Path(path).is_dir():
+        raise UsageError(f"{path}: a folder, not a file")
 
 
 @contextmanager

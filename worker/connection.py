@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from threading import Thread
 from typing import Any, TypeVar
 
 from kafka.errors import (
@@ -19,6 +21,11 @@ from worker.errors import BrokerError
 from worker.settings import KafkaSettings, secret
 
 T = TypeVar("T")
+
+CLOSE_SECONDS = 5.0
+
+CONNECT_GRACE_SECONDS = 2.0
+"""Beyond the client's own bootstrap time-out, which comes first wherever it works."""
 
 RECONNECT_BACKOFF_MAX_MS = 1_000
 """30 s by default: a worker would sit idle for that long after its broker is back."""
@@ -86,7 +93,12 @@ def connect(make: Callable[[], T], settings: KafkaSettings) -> T:
     """
     with _warnings() as said:
         try:
-            return make()
+            return _in_time(make, settings.bootstrap_timeout_seconds + CONNECT_GRACE_SECONDS)
+        except TimeoutError:
+            raise BrokerError(
+                f"{settings.bootstrap_servers} accepts connections, but did not answer within "
+                f"{settings.bootstrap_timeout_seconds:g} s; is it a Kafka listener for {settings.security_protocol}?"
+            ) from None
         except KafkaTimeoutError:
             raise BrokerError(
                 f"no broker answered at {settings.bootstrap_servers} within "
@@ -97,6 +109,36 @@ def connect(make: Callable[[], T], settings: KafkaSettings) -> T:
             raise BrokerError(f"the broker at {settings.bootstrap_servers} refuses: {error}") from None
         except (KafkaError, OSError, ValueError) as error:
             raise BrokerError(f"broker {settings.bootstrap_servers}: {error}") from None
+
+
+def _in_time(make: Callable[[], T], seconds: float) -> T:
+    """What `make` makes, or TimeoutError.
+
+    kafka-python's own time-out does not cover the TLS handshake: it waits for ever for a peer that accepts the
+    connection and then says nothing.
+    """
+    made: Future[T] = Future()
+
+    def attempt() -> None:
+        try:
+            made.set_result(make())
+        except BaseException as error:
+            made.set_exception(error)
+
+    Thread(target=attempt, name="connect", daemon=True).start()
+    return made.result(seconds)
+
+
+def discard(producer: Any) -> None:
+    """Close a producer that may be broken. With records unresolved, kafka-python's `close` raises and leaves its thread
+    running; there is no public way to end that."""
+    try:
+        producer.close(timeout=CLOSE_SECONDS)
+    except KafkaError:
+        producer._sender.force_close()
+        producer._sender.join(CLOSE_SECONDS)
+        with suppress(KafkaError):
+            producer.close(timeout=0)
 
 
 _TELLING = ("Sasl", "Handshake", "DNS", "No such file", "ECONNREFUSED")

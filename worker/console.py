@@ -34,9 +34,10 @@ def run_app(app: Typer) -> None:
     except ReviewScorerError as error:
         err.print(f"[bold red]error:[/] {_escape(str(error))}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        err.print("interrupted")
-        sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer turns an interrupt into this, and says nothing
+            err.print("interrupted")
+        raise
     except BrokenPipeError:
         # Python would complain once more when it flushes standard output at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

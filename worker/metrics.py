@@ -26,9 +26,6 @@ from schemas import ModelName, Prediction, Reason, Rejection
 from worker.engine import EngineDescription, Scored
 from worker.message import Message
 
-# The text format shows each of these as a gauge of its own, beside every counter and histogram.
-disable_created_metrics()  # type: ignore[no-untyped-call]
-
 Stage = Literal["poll", "intake", "tokenize", "score", "commit"]
 Outcome = Literal["committed", "aborted", "unknown"]
 
@@ -47,7 +44,7 @@ class Metrics:
 
     def __init__(self) -> None:
         # The `_created` series double the number of series, and Prometheus does not use them.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)

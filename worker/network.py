@@ -8,12 +8,17 @@ import os
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
+from collections.abc import Callable
 from typing import Any, TypedDict
 
 import keras
 from keras import ops
 
 from worker.bert_config import Activation, BertConfig
+
+Attend = Callable[[Any, Any, Any, float], Any]
+"""Queries, keys, values, each (batch, length, heads, head width), and the factor of their products, to the mix of the
+values, of the same shape."""
 
 
 class BertInputs(TypedDict):
@@ -44,6 +49,7 @@ class Attention(keras.layers.Layer):  # type: ignore[misc]
         self.heads = config.num_attention_heads
         self.width = config.hidden_size
         self.head_width = self.width // self.heads
+        self.scale = self.head_width**-0.5
         initializer = keras.initializers.TruncatedNormal(stddev=config.initializer_range)
         self.qkv = keras.layers.Dense(
             3 * self.width, kernel_initializer=initializer, name="qkv", dtype=self.dtype_policy
@@ -79,18 +85,25 @@ class Attention(keras.layers.Layer):  # type: ignore[misc]
             k, v = ops.split(kv, 2, axis=-1)
         else:
             q, k, v = ops.split(self.qkv(x), 3, axis=-1)
-        q, k, v = self._by_head(q * self.head_width**-0.5), self._by_head(k), self._by_head(v)
+        q, k, v = (ops.transpose(self._by_head(part), (0, 2, 1, 3)) for part in (q * self.scale, k, v))
         scores = ops.matmul(q, ops.transpose(k, (0, 1, 3, 2))) + bias
         # A softmax in bfloat16 loses the small weights of long reviews.
         weights = ops.cast(ops.softmax(ops.cast(scores, "float32"), axis=-1), self.compute_dtype)
         mixed = ops.matmul(self.dropout(weights, training=training), v)
-        mixed = ops.transpose(mixed, (0, 2, 1, 3))
-        rows = ops.shape(mixed)[1]
-        return self.output_dense(ops.reshape(mixed, (-1, rows, self.width)))
+        return self.output_dense(self._by_row(ops.transpose(mixed, (0, 2, 1, 3))))
+
+    def mix(self, x: Any, attend: Attend) -> Any:
+        """Attention by an engine's own kernel, without the output projection; (batch, length, width) as `x`."""
+        q, k, v = (self._by_head(part) for part in ops.split(self.qkv(x), 3, axis=-1))
+        return self._by_row(attend(q, k, v, self.scale))
 
     def _by_head(self, x: Any) -> Any:
-        """(batch, length, width) -> (batch, heads, length, head width)."""
-        return ops.transpose(ops.reshape(x, (-1, ops.shape(x)[1], self.heads, self.head_width)), (0, 2, 1, 3))
+        """(batch, length, width) -> (batch, length, heads, head width)."""
+        return ops.reshape(x, (-1, ops.shape(x)[1], self.heads, self.head_width))
+
+    def _by_row(self, x: Any) -> Any:
+        """(batch, length, heads, head width) -> (batch, length, width)."""
+        return ops.reshape(x, (-1, ops.shape(x)[1], self.width))
 
 
 class EncoderLayer(keras.layers.Layer):  # type: ignore[misc]
@@ -127,8 +140,11 @@ class EncoderLayer(keras.layers.Layer):  # type: ignore[misc]
     def call(self, x: Any, bias: Any, first_only: bool = False, training: bool = False) -> Any:
         """Shapes as in `Attention.call`."""
         attended = self.attention(x, bias, first_only=first_only, training=training)
-        residual = x[:, :1] if first_only else x
-        x = self.attention_norm(residual + self.dropout(attended, training=training))
+        return self.finish(x[:, :1] if first_only else x, attended, training=training)
+
+    def finish(self, x: Any, attended: Any, training: bool = False) -> Any:
+        """Everything behind the attention, for the rows of `x` alone; (batch, length, width)."""
+        x = self.attention_norm(x + self.dropout(attended, training=training))
         fed = self.outer(self.activation(self.inner(x)))
         return self.outer_norm(x + self.dropout(fed, training=training))
 
@@ -186,15 +202,38 @@ class Bert(keras.Model):  # type: ignore[misc]
     def call(self, inputs: BertInputs, training: bool = False) -> Any:
         """Logits, float32, (batch, labels)."""
         ids = inputs["input_ids"]
-        places = ops.arange(ops.shape(ids)[1], dtype="int32")
-        embedded = self.words(ids) + self.types(inputs["token_type_ids"]) + self.positions(places)[None]
-        x = self.dropout(self.norm(embedded), training=training)
+        positions = ops.arange(ops.shape(ids)[1], dtype="int32")[None]
+        x = self.dropout(self._embed(ids, inputs["token_type_ids"], positions), training=training)
         bias = self._attention_bias(inputs["attention_mask"])
         last = len(self.encoder) - 1
         for index, layer in enumerate(self.encoder):
             x = layer(x, bias, first_only=index == last, training=training)
         pooled = self.pooler(x[:, 0])
         return self.classifier(self.head_dropout(pooled, training=training))
+
+    def packed(self, ids: Any, positions: Any, starts: Any, attend: Attend) -> Any:
+        """Logits of several reviews a row, for serving.
+
+        Args:
+            ids: (rows, columns).
+            positions: (rows, columns), restarting at 0 with each review.
+            starts: (rows, segments), the column of each review's [CLS]; any column where there is none.
+            attend: attention that stays inside each review.
+
+        Returns:
+            float32, (rows, segments, labels)
+        """
+        x = self._embed(ids, ops.zeros_like(ids), positions)
+        *others, last = self.encoder
+        for layer in others:
+            x = layer.finish(x, layer.attention.output_dense(layer.attention.mix(x, attend)))
+        # Behind the last attention only the [CLS] columns matter.
+        mixed, x = (ops.take_along_axis(part, starts[..., None], axis=1) for part in (last.attention.mix(x, attend), x))
+        x = last.finish(x, last.attention.output_dense(mixed))
+        return self.classifier(self.pooler(x))
+
+    def _embed(self, ids: Any, types: Any, positions: Any) -> Any:
+        return self.norm(self.words(ids) + self.types(types) + self.positions(positions))
 
     def _attention_bias(self, mask: Any) -> Any:
         """Mask (batch, length) -> bias (batch, 1, 1, length): 0 to see, -10,000 to hide.

@@ -2,25 +2,26 @@
 
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from kafka import KafkaProducer
 from kafka.errors import (
-    AuthorizationError,
     FencedInstanceIdError,
+    GroupAuthorizationFailedError,
     InvalidTransactionTimeoutError,
     KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
     ProducerFencedError,
     RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailedError,
     UnknownTopicOrPartitionError,
     UnsupportedVersionError,
 )
 from kafka.structs import ConsumerGroupMetadata
 
-from worker.connection import client_options, connect
+from worker.connection import client_options, connect, discard
 from worker.errors import BrokerError, Rewind
 from worker.letters import Outgoing
 from worker.settings import Settings
@@ -39,8 +40,6 @@ against 13,300 with the default of 16 KiB (2 cores, broker on the same machine).
 RETRY_BACKOFF_MS = 20
 """Right after a commit the broker answers the next transaction CONCURRENT_TRANSACTIONS until its markers are written,
 and the client sleeps this long: small transactions took a median of 10 ms with 20, 25 ms with the default of 100."""
-
-CLOSE_SECONDS = 5.0
 
 
 class Outbox:
@@ -83,7 +82,7 @@ class Outbox:
 
     def close(self) -> None:
         """Close the connections."""
-        _discard(self._producer)
+        discard(self._producer)
 
     def _send(self, records: Sequence[Outgoing]) -> None:
         """Send, and wait until the broker has every record.
@@ -140,7 +139,7 @@ class Outbox:
         try:
             producer.init_transactions()
         except KafkaError as error:
-            _discard(producer)
+            discard(producer)
             self._refuse_fatal(error)
             raise BrokerError(f"no transactions at {kafka.bootstrap_servers}: {error}") from None
         return producer
@@ -148,44 +147,41 @@ class Outbox:
     def _settle(self, error: KafkaError, committing: bool) -> NoReturn:
         """Leave when trying again cannot help; otherwise start over with a new producer."""
         self._refuse_fatal(error)
-        _discard(self._producer)
+        discard(self._producer)
         self._producer = self._open()
         raise Rewind(type(error).__name__, "unknown" if committing else "aborted") from None
 
     def _refuse_fatal(self, cause: BaseException) -> None:
         kafka = self._settings.kafka
-        if isinstance(cause, ProducerFencedError):
+        if _is(cause, ProducerFencedError):
             raise BrokerError(
-                f"another worker uses the transactional id {self._settings.transactional_id}; give each worker its own "
+                f"another worker uses the transactional id {self._settings.transactional_id}, or this one stalled for "
+                "longer than WORKER_KAFKA__TRANSACTION_TIMEOUT_SECONDS; give each worker its own "
                 "WORKER_KAFKA__TRANSACTIONAL_ID, or leave it to its default"
             ) from None
-        if isinstance(cause, FencedInstanceIdError):
+        if _is(cause, FencedInstanceIdError):
             raise BrokerError(
                 f"another worker uses the group instance id {self._settings.group_instance_id}; give each worker its "
                 "own WORKER_KAFKA__GROUP_INSTANCE_ID, or leave it to its default"
             ) from None
-        if isinstance(cause, (MessageSizeTooLargeError, RecordListTooLargeError)):
+        if _is(cause, MessageSizeTooLargeError, RecordListTooLargeError):
             raise BrokerError(
                 f"an output record is larger than the broker takes: raise max.message.bytes of "
                 f"{kafka.dead_letter_topic} and {kafka.output_topic} above that of {kafka.input_topic}"
             ) from None
-        if isinstance(cause, AuthorizationError):
+        if _is(
+            cause, TopicAuthorizationFailedError, GroupAuthorizationFailedError, TransactionalIdAuthorizationFailedError
+        ):
             raise BrokerError(f"the broker refuses to let this worker publish: {cause}") from None
-        if isinstance(cause, InvalidTransactionTimeoutError):
+        if _is(cause, InvalidTransactionTimeoutError):
             raise BrokerError(
                 "WORKER_KAFKA__TRANSACTION_TIMEOUT_SECONDS is above the broker's transaction.max.timeout.ms"
             ) from None
-        if isinstance(cause, (UnsupportedVersionError, UnknownTopicOrPartitionError)):
+        if _is(cause, UnsupportedVersionError, UnknownTopicOrPartitionError):
             raise BrokerError(f"cannot publish: {cause}") from None
 
 
-def _discard(producer: Any) -> None:
-    """Close a producer that may be broken. With records unresolved, kafka-python's `close` raises and leaves its thread
-    running; there is no public way to end that."""
-    try:
-        producer.close(timeout=CLOSE_SECONDS)
-    except KafkaError:
-        producer._sender.force_close()
-        producer._sender.join(CLOSE_SECONDS)
-        with suppress(KafkaError):
-            producer.close(timeout=0)
+def _is(error: BaseException, *kinds: type[KafkaError]) -> bool:
+    """Whether it is one of these, or was caused by one: after the first error kafka-python raises a plain KafkaError,
+    whose text names the class of the cause. A large batch gets that one, a small one the cause itself."""
+    return isinstance(error, kinds) or any(kind.__name__ in str(error) for kind in kinds)

@@ -8,7 +8,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from schemas import Rejection, Review
-from worker.connection import client_options, connect
+from worker.connection import client_options, connect, discard
 from worker.errors import BrokerError
 from worker.intake import read_review
 from worker.message import Message
@@ -84,7 +84,7 @@ def publish(
     except KafkaError as error:
         failures.append(error)
     finally:
-        producer.close(timeout=settings.request_timeout_seconds)
+        discard(producer)
     if failures:
         raise BrokerError(f"{settings.input_topic}: the broker did not take a review: {failures[0]}")
     return Published(count, refused, time.monotonic() - start)

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +41,7 @@ def read_messages(path: str) -> Iterator[Message]:
             values = _csv_values(stream, path) if is_csv else _lines(stream)
             for offset, value in enumerate(values):
                 yield Message(topic=name, partition=0, offset=offset, key=None, value=value)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 

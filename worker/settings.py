@@ -99,6 +99,8 @@ class KafkaSettings(Section):
             raise ValueError("input_topic, output_topic and dead_letter_topic must be three different topics")
         if self.security_protocol.startswith("SASL") and not (self.sasl_mechanism and self.sasl_plain_username):
             raise ValueError(f"{self.security_protocol} needs sasl_mechanism and sasl_plain_username")
+        if self.sasl_mechanism and not (self.sasl_plain_password or self.sasl_plain_password_file):
+            raise ValueError("sasl_mechanism needs sasl_plain_password_file or sasl_plain_password")
         if not self.security_protocol.startswith("SASL") and self.sasl_mechanism:
             raise ValueError(f"sasl_mechanism is set, but security_protocol is {self.security_protocol}")
         if self.security_protocol == "SASL_PLAINTEXT" and not self.insecure:

@@ -3,14 +3,15 @@
 import logging
 import time
 from dataclasses import dataclass
+from traceback import walk_tb
 from typing import Any
 
 from kafka import KafkaConsumer
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import (
     AuthorizationError,
-    CorruptRecordError,
     FencedInstanceIdError,
+    InvalidSessionTimeoutError,
     KafkaError,
     KafkaTimeoutError,
     NoOffsetForPartitionError,
@@ -34,6 +35,9 @@ FETCH_BYTES = 8 << 20
 """Bounds of what is fetched ahead: decompression is not bounded, so that a small fetch is the only bound on memory."""
 
 LAG_INTERVAL_SECONDS = 5.0
+LAG_PATIENCE_MS = 1_000
+"""The stream does not wait longer than this for a metric."""
+
 CLOSE_MS = 5_000
 NO_GENERATION = -1
 RETRY_SECONDS = 0.2
@@ -99,6 +103,7 @@ class ReviewSource:
         self._unstable_since: float | None = None
         self._measured: dict[TopicPartition, int] = {}
         self._measured_at = 0.0
+        self._measure_at = 0.0
 
     @property
     def joined(self) -> bool:
@@ -147,8 +152,6 @@ class ReviewSource:
                 f"{self._topic}: the records at the group's position are gone (partition {gone}): retention deleted "
                 "them unread, or the topic was made anew. Decide where to go on: kafka-consumer-groups --reset-offsets"
             ) from None
-        except CorruptRecordError:
-            self._step_over_corrupt()
         except FencedInstanceIdError:
             raise BrokerError(
                 "another worker joined the group with the same group_instance_id; give each worker its own "
@@ -156,11 +159,21 @@ class ReviewSource:
             ) from None
         except AuthorizationError as error:
             raise BrokerError(f"the broker refuses to let this worker read {self._topic}: {error}") from None
+        except InvalidSessionTimeoutError:
+            raise BrokerError(
+                "WORKER_KAFKA__SESSION_TIMEOUT_SECONDS is outside of what the broker allows "
+                "(group.min.session.timeout.ms to group.max.session.timeout.ms)"
+            ) from None
         except RetriableError as error:
             # A broker that is away: nothing to read, and the client reconnects by itself. Without the pause this
             # would spin.
             log.warning("no connection", extra={"cause": type(error).__name__})
             time.sleep(RETRY_SECONDS)
+        except Exception as error:
+            unread = _being_decoded(error)
+            if unread is None:
+                raise
+            self._step_over(unread)
         else:
             return records
         return {}
@@ -169,31 +182,37 @@ class ReviewSource:
         """Go back to the committed offsets: what was given out since is given out again.
 
         Raises:
-            BrokerError: the offsets cannot be read.
+            BrokerError: the broker refuses to tell them.
         """
         self._given = {}
-        for partition in self._consumer.assignment():
-            committed = self._given[partition] = self._committed(partition)
-            if committed is None:
-                self._consumer.seek_to_beginning(partition)
-            else:
-                self._consumer.seek(partition, committed)
+        try:
+            for partition in self._consumer.assignment():
+                committed = self._given[partition] = self._committed(partition)
+                if committed is None:
+                    self._consumer.seek_to_beginning(partition)
+                else:
+                    self._consumer.seek(partition, committed)
+        except KafkaTimeoutError:
+            # A worker that died or stalled within its transaction holds them back until the broker aborts that.
+            log.warning("the committed offsets cannot be read yet")
+            self._void = True
 
     def measure_lag(self) -> None:
         """Refresh the lag metrics, at most every five seconds."""
         now = time.monotonic()
-        elapsed = now - self._measured_at
-        if elapsed < LAG_INTERVAL_SECONDS:
+        if now < self._measure_at:
             return
+        self._measure_at = now + LAG_INTERVAL_SECONDS
         assignment = self._consumer.assignment()
         try:
             # Under read_committed this is the last stable offset: a record of an open transaction is not lag yet.
-            ends = self._consumer.end_offsets(list(assignment), timeout_ms=self._request_ms) if assignment else {}
+            ends = self._consumer.end_offsets(list(assignment), timeout_ms=LAG_PATIENCE_MS) if assignment else {}
         except KafkaError:
             return
         given = {partition: self._given.get(partition) or 0 for partition in ends}
         behind = {partition: max(0, end - given[partition]) for partition, end in ends.items()}
         advanced = sum(max(0, given[partition] - self._measured.get(partition, given[partition])) for partition in ends)
+        elapsed = now - self._measured_at
         self._measured_at, self._measured = now, given
         self._metrics.show_lag(
             {(partition.topic, partition.partition): records for partition, records in behind.items()},
@@ -225,7 +244,11 @@ class ReviewSource:
         )
         if not first:
             raise Rewind("the group has changed")
-        self._given = {partition: self._committed(partition) for partition in assignment}
+        try:
+            self._given = {partition: self._committed(partition) for partition in assignment}
+        except KafkaTimeoutError:
+            self._void = True
+            raise Rewind("the committed offsets cannot be read yet") from None
 
     def _rejoin_when_stuck(self) -> None:
         """kafka-python 3.0.12 can stop half-way through a rebalance that a change of the topic began: it then neither
@@ -240,12 +263,9 @@ class ReviewSource:
             self._subscribe()
 
     def _committed(self, partition: TopicPartition) -> int | None:
+        """None where nothing ever was. Waits for a transaction that is being committed, and then times out."""
         try:
             offset: int | None = self._consumer.committed(partition, timeout_ms=self._request_ms)
-        except KafkaTimeoutError:
-            raise BrokerError(
-                f"the committed offset of {partition.topic}/{partition.partition} cannot be read"
-            ) from None
         except AuthorizationError as error:
             raise BrokerError(f"the broker refuses the group's offsets: {error}") from None
         return offset
@@ -264,18 +284,32 @@ class ReviewSource:
                 self._given[partition] = position
         return moved
 
-    def _step_over_corrupt(self) -> None:
+    def _step_over(self, unread: Any) -> None:
         """Skip a record that is no Kafka record, so that it cannot stop its partition; repeated until a poll is clean.
 
         Always one further: polling again at the same offset spins for ever. What stands behind the record in the same
-        record batch goes with it, since a batch can only be read from its start. The exception does not name the
-        partition, and its text holds bytes of the record.
+        record batch goes with it, since a batch can only be read from its start.
         """
-        partition = self._consumer._fetcher._next_partition_records.topic_partition
+        partition = unread.topic_partition
         position = self._consumer.position(partition, timeout_ms=self._request_ms)
         log.error("corrupt record stepped over", extra={"partition": partition.partition, "offset": position})
         self._metrics.corrupt_records.inc()
+        # A rewind may lead back to the same offset: what the client still holds of it would be polled for ever.
+        unread.drain()
         self._consumer.seek(partition, position + 1)
+
+
+def _being_decoded(error: Exception) -> Any:
+    """The fetched records (kafka-python's `PartitionRecords`) in whose decoding `error` was raised, or None.
+
+    Neither the class nor the text of the error tells: a damaged record raises `CorruptRecordError`, whose text holds
+    bytes of the record; so does a fetch that the broker refuses; a damaged compressed batch raises whatever its codec
+    raises.
+    """
+    for frame, _ in walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "_unpack_records":
+            return frame.f_locals["self"]
+    return None
 
 
 def _is_member(membership: ConsumerGroupMetadata) -> bool:

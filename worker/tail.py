@@ -14,6 +14,7 @@ from worker.settings import KafkaSettings
 from worker.topics import missing
 
 POLL_MS = 250
+CLOSE_MS = 2_000
 MAX_RECORDS = 500
 
 
@@ -71,7 +72,7 @@ def follow(
     except KafkaError as error:
         raise BrokerError(f"{topic}: {error}") from None
     finally:
-        consumer.close(autocommit=False)
+        consumer.close(autocommit=False, timeout_ms=CLOSE_MS)
 
 
 def _arrivals(consumer: KafkaConsumer, idle_seconds: float | None) -> Iterator[list[Arrival]]:

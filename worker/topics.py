@@ -23,6 +23,9 @@ from worker.settings import KafkaSettings
 MISSING = 3
 """Kafka's error code UNKNOWN_TOPIC_OR_PARTITION."""
 
+DENIED = 29
+"""Kafka's error code TOPIC_AUTHORIZATION_FAILED, whether the topic exists or not."""
+
 DEAD_LETTER_ROOM = 2
 """A dead letter holds the whole message and headers beside it: its topic must take larger records than the input's."""
 
@@ -41,6 +44,8 @@ class Topic:
     """0 when it does not exist."""
     rights: frozenset[str]
     """Operations that this client may do, such as `READ`."""
+    denied: bool = False
+    """The broker does not even say whether it exists."""
 
 
 @contextmanager
@@ -67,6 +72,7 @@ def describe(client: KafkaAdminClient, names: list[str]) -> list[Topic]:
             name,
             len(found[name]["partitions"]) if found[name]["error_code"] != MISSING else 0,
             frozenset(found[name].get("authorized_operations") or ()),
+            denied=found[name]["error_code"] == DENIED,
         )
         for name in names
     ]
@@ -81,12 +87,28 @@ def require_topics(settings: KafkaSettings) -> None:
     """Fail early when a topic is missing.
 
     Raises:
-        BrokerError: names the topic, and how to make it.
+        BrokerError: names the topic, and what to do.
     """
     with admin(settings) as client:
-        for topic in describe(client, topic_names(settings)):
-            if not topic.partitions:
-                raise BrokerError(missing(topic.name))
+        refuse_absent(describe(client, topic_names(settings)))
+
+
+def refuse_absent(topics: list[Topic]) -> None:
+    """Fail at the first topic that is not there for this client.
+
+    Raises:
+        BrokerError: names the topic, and what to do.
+    """
+    for topic in topics:
+        if topic.denied:
+            raise BrokerError(forbidden("DESCRIBE", f"topic {topic.name}"))
+        if not topic.partitions:
+            raise BrokerError(missing(topic.name))
+
+
+def forbidden(operation: str, what: str) -> str:
+    """The line for a right that the client lacks."""
+    return f"this client may not {operation} {what}; add an ACL for it"
 
 
 def missing(name: str) -> str:
@@ -100,7 +122,8 @@ def create_missing(client: KafkaAdminClient, settings: KafkaSettings, partitions
     Returns:
         The names of the topics that were made.
     """
-    absent = [topic.name for topic in describe(client, topic_names(settings)) if not topic.partitions]
+    described = describe(client, topic_names(settings))
+    absent = [topic.name for topic in described if not topic.partitions and not topic.denied]
     wanted: dict[str, dict[str, Any]] = {name: {"num_partitions": partitions} for name in absent}
     if settings.dead_letter_topic in wanted:
         room = {"max.message.bytes": str(DEAD_LETTER_ROOM * MAX_MESSAGE_BYTES)}
@@ -123,10 +146,11 @@ def group_rights(client: KafkaAdminClient, group_id: str) -> frozenset[str] | No
     Raises:
         BrokerError: the client may not even describe it.
     """
-    described = _patiently(lambda: client.describe_groups([group_id], include_authorized_operations=True))[group_id]
-    if "Authorization" in (described["error"] or ""):
-        raise BrokerError(f"this client may not READ group {group_id}; add an ACL for it")
-    rights = described.get("authorized_operations")
+    try:
+        described = _patiently(lambda: client.describe_groups([group_id], include_authorized_operations=True))
+    except AuthorizationError:
+        raise BrokerError(forbidden("READ", f"group {group_id}")) from None
+    rights = described[group_id].get("authorized_operations")
     return None if rights is None else frozenset(rights)
 
 
@@ -141,7 +165,7 @@ def transaction_rights(client: KafkaAdminClient, transactional_id: str) -> None:
     except TransactionalIdNotFoundError:
         return
     except AuthorizationError:
-        raise BrokerError(f"this client may not WRITE transactional id {transactional_id}; add an ACL") from None
+        raise BrokerError(forbidden("WRITE", f"transactional id {transactional_id}")) from None
 
 
 def _patiently(ask: Callable[[], Any]) -> Any:

@@ -79,9 +79,7 @@ def test_a_record_at_fault_is_a_dead_letter_and_the_next_one_is_scored(
     assert 'review_worker_rejections_total{reason="not_json"} 3.0' in metrics
 
 
-def test_a_prediction_is_a_cloud_event_that_names_its_input(
-    stage: Stage, start: StartWorker, tiny_model: Path
-) -> None:
+def test_a_prediction_is_a_cloud_event_that_names_its_input(stage: Stage, start: StartWorker, tiny_model: Path) -> None:
     from kafka import KafkaProducer
 
     producer = KafkaProducer(bootstrap_servers=stage.address)
@@ -158,12 +156,14 @@ def test_probes_and_metrics_tell_the_state(stage: Stage, start: StartWorker, tin
     assert status == 200
     assert "review_worker_ready 1.0" in metrics
     assert "review_worker_reviews_consumed_total 50.0" in metrics
-    assert 'review_worker_model_info{' in metrics
+    assert "review_worker_model_info{" in metrics
     assert worker.stop() == 0
 
 
 def test_no_review_text_is_logged(stage: Stage, start: StartWorker, tiny_model: Path) -> None:
-    stage.publish([review(1, "xyzzy plugh"), b'{"review_id": "xyzzy", "text": 5}', b"xyzzy"], [b"plugh", b"plugh", None])
+    stage.publish(
+        [review(1, "xyzzy plugh"), b'{"review_id": "xyzzy", "text": 5}', b"xyzzy"], [b"plugh", b"plugh", None]
+    )
     worker = start(tiny_model, WORKER_LOG_LEVEL="debug")
     stage.wait_until_drained(60)
     _, metrics = worker.get("/metrics")

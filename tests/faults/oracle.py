@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from kafka.consumer.fetcher import ConsumerRecord
-
 from running import Stage
+
 from schemas import Prediction
 
 Place = tuple[int, int]
@@ -53,9 +53,7 @@ def examine(stage: Stage) -> Finding:
         missing=sorted(inputs.keys() - seen.keys()),
         duplicated=sorted(place for place, times in seen.items() if times > 1),
         phantoms=sorted(
-            place
-            for place, record in (*predictions, *dead)
-            if place not in inputs or inputs[place].key != record.key
+            place for place, record in (*predictions, *dead) if place not in inputs or inputs[place].key != record.key
         ),
         disordered=[*disordered(predictions), *disordered(dead)],
         uncommitted={

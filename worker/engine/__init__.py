@@ -4,9 +4,12 @@ An engine is opened on a verified artefact, warmed up once, and then given one b
 its own, so that the loop can prepare the next batch and commit the last one meanwhile.
 """
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -16,9 +19,15 @@ from worker.artifact import Artifact
 from worker.errors import EngineError
 from worker.tokens import Ids
 
+log = logging.getLogger(__name__)
+
 Logits = NDArray[np.float32]
-EngineName = Literal["auto", "tensorflow"]
+EngineName = Literal["auto", "tensorflow", "jax", "openvino"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+SAVED_MODEL = "saved_model.pb"
+
+NVIDIA = Path("/proc/driver/nvidia/version")
+"""There when NVIDIA's kernel driver is loaded."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +89,34 @@ def open_engine(artifact: Artifact, choice: EngineName = "auto", precision: Prec
     Raises:
         EngineError: the engine cannot run here, or does not know the precision.
     """
-    if choice not in ("auto", "tensorflow"):
-        raise EngineError(f"no engine {choice!r}; this release has: tensorflow")
+    engine, why = _choose(artifact) if choice == "auto" else (choice, "asked for")
+    log.info("engine chosen", extra={"engine": engine, "reason": why})
+    if engine in ("jax", "openvino") and find_spec(engine) is None:
+        raise EngineError(f"the {engine} engine is not installed; pip install 'review-scorer[{engine}]'")
+    if engine == "jax":
+        from worker.engine.jax_engine import JaxEngine
+
+        return JaxEngine(artifact, precision)
+    if engine == "openvino":
+        from worker.engine.openvino_engine import OpenVinoEngine
+
+        return OpenVinoEngine(artifact, precision)
     from worker.quiet import import_tensorflow
 
     import_tensorflow()
     from worker.engine.keras_engine import KerasEngine
 
     return KerasEngine(artifact, precision)
+
+
+def _choose(artifact: Artifact) -> tuple[EngineName, str]:
+    """The fastest engine that this machine can run, and why. No framework is imported for the question."""
+    if NVIDIA.exists() and find_spec("jax") is not None:
+        return "jax", "there is an NVIDIA GPU, and jax is the fast engine on it"
+    if NVIDIA.exists():
+        return "tensorflow", "there is an NVIDIA GPU; jax, the fast engine on it, is not installed"
+    if find_spec("openvino") is None:
+        return "tensorflow", "openvino, the fast engine on CPUs, is not installed"
+    if SAVED_MODEL not in artifact.manifest.files:
+        return "tensorflow", "openvino reads a SavedModel, and this artefact has none"
+    return "openvino", "no GPU here; openvino is the fast engine on CPUs"

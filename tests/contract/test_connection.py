@@ -1,0 +1,87 @@
+"""Connecting: whatever is at the other end, the user gets one line that says where and why, and gets it soon."""
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from kafka import KafkaAdminClient
+
+from contract.pieces import nobody_listens, settings_of, silent_peer
+from running import ROOT, Broker, Stage
+from worker.connection import client_options, connect
+
+pytestmark = pytest.mark.kafka
+
+CLIENTS = ("KafkaAdminClient", "KafkaConsumer", "KafkaProducer")
+
+ATTEMPT = """
+import kafka, sys
+from worker.connection import client_options, connect
+from worker.errors import BrokerError
+from worker.settings import load_settings
+client, address, protocol = sys.argv[1:]
+chosen = load_settings(None, {"kafka": {
+    "bootstrap_servers": address, "security_protocol": protocol, "bootstrap_timeout_seconds": 1}}).kafka
+try:
+    connect(lambda: getattr(kafka, client)(**client_options(chosen)), chosen)
+except BrokerError as error:
+    print(error)
+"""
+"""In a process of its own: a client whose constructor fails leaves a thread and sockets behind."""
+
+
+def refusals(address: str, protocol: str) -> list[str]:
+    """What each kind of client says; none may take much longer than the bootstrap time-out of a second."""
+
+    def attempt(client: str) -> str:
+        command = [sys.executable, "-c", ATTEMPT, client, address, protocol]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, cwd=ROOT, check=False)
+        assert done.stderr == "", "more than the line"
+        assert done.stdout.count("\n") == 1
+        return done.stdout
+
+    began = time.monotonic()
+    with ThreadPoolExecutor() as threads:
+        lines = list(threads.map(attempt, CLIENTS))
+    assert time.monotonic() - began < 15
+    return lines
+
+
+def test_where_nobody_listens_the_address_the_cause_and_the_setting_are_named() -> None:
+    address = nobody_listens()
+    for line in refusals(address, "PLAINTEXT"):
+        assert f"no broker answered at {address} within 1 s" in line
+        assert "ECONNREFUSED" in line
+        assert "WORKER_KAFKA__BOOTSTRAP_SERVERS" in line
+
+
+@pytest.mark.parametrize("protocol", ["PLAINTEXT", "SSL"])
+def test_a_peer_that_says_nothing_is_given_up(protocol: str) -> None:
+    """kafka-python's own time-out does not cover the TLS handshake: it would wait for ever."""
+    with silent_peer() as address:
+        for line in refusals(address, protocol):
+            assert address in line
+            assert "answer" in line
+
+
+def test_tls_to_a_listener_without_it_is_named_as_the_cause(kafka: Broker) -> None:
+    for line in refusals(kafka.address, "SSL"):
+        assert "Handshake failed" in line
+
+
+def test_several_servers_are_tried(stage: Stage) -> None:
+    chosen = settings_of(stage, bootstrap_servers=f"{nobody_listens()}, {stage.address}").kafka
+    admin = connect(lambda: KafkaAdminClient(**client_options(chosen)), chosen)
+    try:
+        assert admin.describe_cluster()["brokers"]
+    finally:
+        admin.close()
+
+
+def test_every_client_can_be_told_apart_and_waits_as_long_as_it_was_told(stage: Stage) -> None:
+    chosen = settings_of(stage, client_id="mine", request_timeout_seconds=7)
+    options = client_options(chosen.kafka)
+    assert options["client_id"] == "mine"
+    assert options["request_timeout_ms"] == 7_000

@@ -1,0 +1,210 @@
+"""The outbox against a real broker: a batch is published whole or not at all, whatever the client makes of its errors.
+The rules of the notes have tests of their own, in test_rules."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from kafka import TopicPartition
+from kafka.admin import ACLOperation, ResourceType
+
+from contract.pieces import (
+    answer,
+    answers,
+    denied,
+    drain,
+    examined,
+    next_batch,
+    opened_outbox,
+    opened_source,
+    publish,
+    review,
+    settings_of,
+    settle,
+    visible,
+    wait_for,
+)
+from running import Stage
+from worker.errors import BrokerError, Rewind
+from worker.letters import Outgoing
+from worker.outbox import Outbox
+from worker.source import Batch
+
+pytestmark = pytest.mark.kafka
+
+
+def nothing_is_visible(stage: Stage) -> bool:
+    settle(stage)
+    return not stage.read(stage.output) and not stage.read(stage.dead) and not any(stage.committed().values())
+
+
+def send_after(outbox: Outbox, number: int, then: Callable[[], object]) -> None:
+    """Let something happen in the middle of the next batch, when so many records have reached the broker."""
+    send = outbox._producer.send
+    sent: list[Any] = []
+
+    def sending(*given: Any, **named: Any) -> Any:
+        sent.append(send(*given, **named))
+        if len(sent) == number:
+            outbox._producer.flush()
+            then()
+        return sent[-1]
+
+    outbox._producer.send = sending
+
+
+def halves(stage: Stage, batch: Batch) -> list[Outgoing]:
+    """The first half to the output topic, the second to the dead letters."""
+    middle = len(batch.messages) // 2
+    return [
+        answer(stage.output if number < middle else stage.dead, message)
+        for number, message in enumerate(batch.messages)
+    ]
+
+
+def test_a_record_that_expires_takes_the_whole_batch_with_it(stage: Stage) -> None:
+    """kafka-python commits what is left when a record has expired: here six would be sent, and three visible."""
+    stage.publish([review(number) for number in range(6)])
+    quick = {"transaction_timeout_seconds": 5, "request_timeout_seconds": 1}
+    with opened_source(stage) as source, opened_outbox(stage, **quick) as outbox:
+        batch = next_batch(source)
+        # As if the leader of this partition was away for longer than a transaction may last.
+        outbox._producer._accumulator.muted.add(TopicPartition(stage.dead, 0))
+        with pytest.raises(Rewind, match="KafkaTimeoutError") as rewind:
+            outbox.publish(halves(stage, batch), batch.positions, batch.membership)
+        assert rewind.value.outcome == "aborted"
+        assert nothing_is_visible(stage)
+        publish(outbox, stage, batch)
+        stage.wait_until_drained(20)
+    found = examined(stage)
+    assert found.sound, found
+
+
+def test_a_transaction_that_the_broker_has_aborted_is_not_taken_for_committed(stage: Stage) -> None:
+    """kafka-python's commit returns as if all was well when the abort is noticed while it commits."""
+    stage.publish([review(number) for number in range(6)])
+    with opened_source(stage) as source, opened_outbox(stage) as outbox:
+        batch = next_batch(source)
+        thieves: list[Outbox] = []
+
+        def steal() -> None:
+            with opened_outbox(stage) as thief:
+                thieves.append(thief)
+
+        send_after(outbox, 3, steal)
+        with pytest.raises((Rewind, BrokerError)):
+            publish(outbox, stage, batch)
+        assert thieves
+        assert nothing_is_visible(stage)
+
+
+def test_a_worker_that_shares_its_instance_id_leaves_and_its_batch_with_it(stage: Stage) -> None:
+    """The fenced one is told by nothing else: it goes on reading, and believes to be a member."""
+    stage.publish([review(number) for number in range(6)])
+    twin = {"group_instance_id": "twin"}
+    with opened_source(stage, **twin) as source, opened_outbox(stage, **twin) as outbox:
+        batch = next_batch(source)
+        with opened_source(stage, **twin) as successor:
+            same = next_batch(successor)
+            with pytest.raises(BrokerError, match="another worker uses the group instance id twin"):
+                publish(outbox, stage, batch)
+            # The same transactional id: what the first one left open is aborted.
+            with opened_outbox(stage) as other:
+                publish(other, stage, same)
+                stage.wait_until_drained(20)
+    found = examined(stage)
+    assert found.sound, found
+
+
+def test_an_output_record_that_is_too_large_stops_the_worker_and_commits_nothing(stage: Stage) -> None:
+    """D5: trying again cannot help; which topics to change is said."""
+    stage.publish([review(number) for number in range(4)])
+    with opened_source(stage) as source, opened_outbox(stage) as outbox:
+        batch = next_batch(source)
+        # Random: compressed it would fit.
+        large = Outgoing(stage.output, 0, None, os.urandom(2_000_000), [])
+        with pytest.raises(BrokerError, match=f"max.message.bytes of {stage.dead} and {stage.output}"):
+            outbox.publish([*answers(stage, batch), large], batch.positions, batch.membership)
+    with opened_outbox(stage):
+        assert nothing_is_visible(stage)
+
+
+def test_records_of_one_key_and_records_without_one_stay_in_order(stage: Stage) -> None:
+    stage.publish([review(number) for number in range(100)], [b"k" if n % 3 == 0 else None for n in range(100)])
+    with opened_source(stage) as source, opened_outbox(stage) as outbox:
+        drain(source, outbox, stage, topic=stage.output, most=9)
+    placed: dict[bytes, set[int]] = {}
+    for record in visible(stage, stage.output):
+        headers = dict(record.headers)
+        name = record.key or b"none from " + headers["__connect.errors.partition"]
+        placed.setdefault(name, set()).add(record.partition)
+    assert {name: len(partitions) for name, partitions in placed.items()} == {
+        b"k": 1,
+        b"none from 0": 1,
+        b"none from 1": 1,
+    }
+    for partition in (0, 1):
+        offsets = [
+            int(dict(record.headers)["__connect.errors.offset"])
+            for record in visible(stage, stage.output)
+            if dict(record.headers)["__connect.errors.partition"] == str(partition).encode() and record.key is None
+        ]
+        assert offsets == sorted(offsets)
+
+
+def test_a_batch_of_offsets_only_is_committed(stage: Stage) -> None:
+    """Positions that only crossed transaction markers: without a commit the lag would stay."""
+    with opened_source(stage) as source, opened_outbox(stage) as outbox:
+        batch = next_batch(source)
+        outbox.publish([], batch.positions, batch.membership)
+    wait_for(lambda: stage.committed() == {0: 0, 1: 0}, "the offsets are committed")
+
+
+def test_a_transaction_time_out_above_the_brokers_is_one_clear_line(stage: Stage) -> None:
+    with pytest.raises(BrokerError, match="WORKER_KAFKA__TRANSACTION_TIMEOUT_SECONDS is above"):
+        Outbox(too_patient(stage))
+
+
+def too_patient(stage: Stage) -> Any:
+    """The settings allow what Kafka allows by default, 15 minutes; a broker may allow less."""
+    settings = settings_of(stage)
+    kafka = settings.kafka.model_copy(update={"transaction_timeout_seconds": 1_000})
+    return settings.model_copy(update={"kafka": kafka})
+
+
+# === Rights ===
+
+
+@pytest.mark.parametrize("right", [ACLOperation.DESCRIBE, ACLOperation.WRITE])
+def test_a_topic_that_may_not_be_written_stops_the_worker_and_commits_nothing(
+    fragile: Stage, right: ACLOperation
+) -> None:
+    """D5. A send to a topic that may not be described fails in its future alone; the client would commit the rest."""
+    fragile.publish([review(number) for number in range(6)])
+    with opened_source(fragile) as source, opened_outbox(fragile) as outbox:
+        batch = next_batch(source)
+        with (
+            denied(fragile, ResourceType.TOPIC, fragile.dead, right),
+            pytest.raises(BrokerError, match=rf"refuses to let this worker publish.*{fragile.dead}"),
+        ):
+            outbox.publish(halves(fragile, batch), batch.positions, batch.membership)
+    with opened_outbox(fragile):
+        assert nothing_is_visible(fragile)
+
+
+def test_a_transactional_id_that_may_not_be_used_stops_the_worker(fragile: Stage) -> None:
+    with (
+        denied(fragile, ResourceType.TRANSACTIONAL_ID, f"{fragile.name}-tx", ACLOperation.WRITE),
+        pytest.raises(BrokerError, match=r"refuses to let this worker publish.*TransactionalId"),
+    ):
+        Outbox(settings_of(fragile))
+
+
+def test_a_group_that_may_not_be_read_stops_the_worker(fragile: Stage) -> None:
+    with (
+        denied(fragile, ResourceType.GROUP, fragile.name, ACLOperation.READ),
+        opened_source(fragile) as source,
+        pytest.raises(BrokerError, match="refuses to let this worker read"),
+    ):
+        next_batch(source)

@@ -1,0 +1,63 @@
+"""A toy set that a tiny BERT learns, and small helpers around files."""
+
+import csv
+import json
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+GOOD = ("good", "great", "lovely", "fun", "superb")
+BAD = ("bad", "awful", "boring", "dull", "poor")
+OTHER = ("the", "film", "was", "plot", "and", "very", "acting", "it", "a", "movie", ".", "!", ",", "'", "-")
+VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *GOOD, *BAD, *OTHER)
+
+Row = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a call of the program ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Program = Callable[..., Ended]
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[str]], header: Iterable[str] = ("text", "sentiment")) -> Path:
+    """A CSV as spreadsheets write it."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path
+
+
+def toy_rows(count: int, seed: int) -> list[Row]:
+    """Sentences that one word decides, of 3 to 20 words."""
+    rng = random.Random(seed)  # noqa: S311 - sentences, not secrets
+    rows: list[Row] = []
+    for number in range(count):
+        words = rng.choices(OTHER, k=rng.randint(2, 19))
+        words.insert(rng.randrange(len(words)), rng.choice(GOOD if number % 2 else BAD))
+        rows.append((" ".join(words), "pos" if number % 2 else "neg"))
+    return rows
+
+
+def drop_tensors(folder: Path, part: str) -> None:
+    """Take every tensor of `part` out of a checkpoint."""
+    from safetensors.numpy import load_file, save_file
+
+    path = folder / "model.safetensors"
+    kept = {name: tensor for name, tensor in load_file(path).items() if not name.startswith(part)}
+    save_file(kept, path)
+
+
+def edit_json(path: Path, **fields: Any) -> None:
+    """Change fields of a JSON object in a file."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(content | fields), encoding="utf-8")

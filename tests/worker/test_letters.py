@@ -1,0 +1,173 @@
+"""Letters: the record that goes out for each one that came in."""
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from schemas import ModelName, Prediction, Reason, Rejection
+from worker.letters import Letters, Outgoing, trace
+from worker.message import Headers, Message
+
+LETTERS = Letters("review-predictions", "reviews-dead-letters")
+TRACEPARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def message(key: bytes | None = b"key", value: bytes | None = b"value", headers: Headers = ()) -> Message:
+    return Message("reviews", 3, 4211, key, value, headers, 1_795_000_000_000)
+
+
+def prediction_of(message: Message) -> Prediction:
+    return Prediction(
+        review_id="tt0111161-17",
+        label="positive",
+        label_id=1,
+        confidence=0.75,
+        probabilities={"negative": 0.25, "positive": 0.75},
+        model=ModelName(name="imdb", version=3, digest="sha256:" + "0" * 64),
+        source=message.source,
+        tokens=12,
+        truncated=False,
+        scored_at=datetime(2026, 11, 23, 10, tzinfo=timezone(timedelta(hours=1))),
+    )
+
+
+def predicted(message: Message) -> Outgoing:
+    return LETTERS.write(message, prediction_of(message))
+
+
+def rejected(message: Message) -> Outgoing:
+    return LETTERS.write(
+        message, Rejection(reason=Reason.NOT_UTF8, detail="byte 3 is not UTF-8", source=message.source)
+    )
+
+
+# --- predictions ---
+
+
+def test_a_prediction_goes_to_its_topic_under_the_key_of_its_review() -> None:
+    out = predicted(message(key=b"\x00\xff"))
+
+    assert (out.topic, out.source_partition, out.key) == ("review-predictions", 3, b"\x00\xff")
+    assert predicted(message(key=None)).key is None
+
+
+def test_its_value_is_the_prediction_as_json() -> None:
+    out = predicted(message())
+
+    assert out.value is not None
+    assert Prediction.model_validate_json(out.value) == prediction_of(message())
+    assert json.loads(out.value)["source"] == {"topic": "reviews", "partition": 3, "offset": 4211}
+
+
+def test_its_headers_make_it_a_cloud_event() -> None:
+    assert dict(predicted(message()).headers) == {
+        "content-type": b"application/json",
+        "ce_specversion": b"1.0",
+        "ce_id": b"reviews/3/4211",
+        "ce_source": b"/models/imdb/3",
+        "ce_type": b"review.scored.v1",
+        "ce_time": b"2026-11-23T09:00:00+00:00",
+    }
+
+
+def test_its_name_is_the_same_after_a_retry() -> None:
+    """So that a consumer can tell a repetition: it depends on where the review stood, and on nothing else."""
+    first, again = predicted(message()), predicted(message(key=None, value=b"other"))
+
+    assert dict(first.headers)["ce_id"] == dict(again.headers)["ce_id"]
+
+
+# --- dead letters ---
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [(b"key", b"value"), (b"key", b""), (b"key", None), (None, b"\xff\x00"), (b"", b"value"), (b"\xff", b"\x00" * 99)],
+)
+def test_a_dead_letter_is_the_message_byte_for_byte(key: bytes | None, value: bytes | None) -> None:
+    out = rejected(message(key, value))
+
+    assert (out.topic, out.source_partition) == ("reviews-dead-letters", 3)
+    assert (out.key, out.value) == (key, value)
+
+
+def test_a_message_without_key_and_value_is_sent_with_an_empty_one() -> None:
+    """kafka-python refuses a record that has neither; a dead letter that can't be sent would stop its partition."""
+    out = rejected(message(None, None))
+
+    assert (out.key, out.value) == (None, b"")
+
+
+def test_its_headers_say_why_and_where_from_as_kafka_connect_does() -> None:
+    assert dict(rejected(message()).headers) == {
+        "rejection.reason": b"not_utf8",
+        "__connect.errors.topic": b"reviews",
+        "__connect.errors.partition": b"3",
+        "__connect.errors.offset": b"4211",
+        "__connect.errors.connector.name": b"review-worker",
+        "__connect.errors.stage": b"VALUE_CONVERTER",
+        "__connect.errors.exception.message": b"byte 3 is not UTF-8",
+    }
+
+
+# --- headers of the input ---
+
+
+@pytest.mark.parametrize("write", [predicted, rejected])
+def test_only_the_trace_is_carried_on(write: object) -> None:
+    assert callable(write)
+    headers: Headers = (
+        ("traceparent", TRACEPARENT),
+        ("authorization", b"secret"),
+        ("ce_id", b"forged"),
+        ("rejection.reason", b"forged"),
+        ("__connect.errors.topic", b"forged"),
+        ("nothing", None),
+        ("", b"\xff"),
+    )
+
+    plain, traced = write(message()), write(message(headers=headers))
+
+    assert traced.headers == [*plain.headers, ("traceparent", TRACEPARENT)]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        b"",
+        b"\xff",
+        TRACEPARENT.upper(),
+        TRACEPARENT + b"\n",
+        b" " + TRACEPARENT,
+        b"01" + TRACEPARENT[2:],
+        TRACEPARENT + b"-00",
+        TRACEPARENT.replace(b"-", b"_"),
+    ],
+)
+def test_what_is_no_trace_context_stays_behind(value: bytes | None) -> None:
+    assert trace((("traceparent", value),)) == []
+
+
+def test_of_several_traces_the_first_good_one_counts() -> None:
+    other = TRACEPARENT[:-1] + b"0"
+
+    assert trace((("traceparent", None), ("traceparent", TRACEPARENT), ("traceparent", other))) == [
+        ("traceparent", TRACEPARENT)
+    ]
+
+
+@pytest.mark.parametrize("write", [predicted, rejected])
+def test_every_header_is_ascii_text_with_bytes(write: object) -> None:
+    """The producer refuses a header whose value is None, and with it the whole batch."""
+    assert callable(write)
+    for name, value in write(message()).headers:
+        assert name.isascii()
+        assert isinstance(value, bytes)
+
+
+def test_times_are_given_in_utc() -> None:
+    time = datetime.fromisoformat(dict(predicted(message()).headers)["ce_time"].decode())
+
+    assert time.utcoffset() == UTC.utcoffset(None)

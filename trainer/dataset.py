@@ -1,0 +1,162 @@
+"""Labelled reviews to batches: tokenized once, planned by length, padded to a small closed set of lengths.
+
+A plan is a list of index arrays, one a batch, drawn from (seed, epoch) alone: the number of steps is known before the
+first, and any epoch can be planned again without those before it.
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from trainer.data import LabelledReview
+from worker.tokens import ReviewTokenizer
+
+Plan = list[NDArray[np.int64]]
+Lengths = NDArray[np.int64]
+
+WINDOW = 64
+"""Batches whose reviews are sorted together: wide enough that a batch holds reviews of nearly one length, narrow enough
+that every epoch mixes them anew. 4,000 IMDB reviews in batches of 16: 2.4 % padding; 10 % in windows of 8 batches."""
+
+TOKENIZE_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Tokenized reviews.
+
+    Attributes:
+        ids: every row's token ids, one row after the other, int32, (tokens,).
+        lengths: tokens of each row, (rows,).
+        labels: index of each row's label, int32, (rows,).
+        truncated: rows that the cut shortened.
+    """
+
+    ids: NDArray[np.int32]
+    lengths: Lengths
+    labels: NDArray[np.int32]
+    truncated: int
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+
+def tokenize(
+    reviews: Sequence[LabelledReview], tokenizer: ReviewTokenizer, advance: Callable[[int], None] = lambda _: None
+) -> Examples:
+    """Clean, tokenize and cut, exactly as the worker does.
+
+    Args:
+        reviews: at least one.
+        tokenizer: of the checkpoint.
+        advance: told how many reviews were done since it was last called.
+    """
+    rows = []
+    for start in range(0, len(reviews), TOKENIZE_AT_ONCE):
+        part = reviews[start : start + TOKENIZE_AT_ONCE]
+        rows += tokenizer.encode([review.text for review in part])
+        advance(len(part))
+    return Examples(
+        ids=np.concatenate([row.ids for row in rows]),
+        lengths=np.array([len(row.ids) for row in rows], dtype=np.int64),
+        labels=np.array([review.label for review in reviews], dtype=np.int32),
+        truncated=sum(row.truncated for row in rows),
+    )
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """The closed set of lengths that batches are padded to.
+
+    Attributes:
+        lengths: tokens, ascending; the last is the longest row that the model reads.
+    """
+
+    lengths: tuple[int, ...]
+
+    @property
+    def longest(self) -> int:
+        """The longest row, tokens."""
+        return self.lengths[-1]
+
+    def width(self, rows: Lengths) -> int:
+        """The length that a batch with rows of these lengths is padded to."""
+        return self.lengths[bisect_left(self.lengths, int(rows.max()))]
+
+
+def fine_buckets(longest: int) -> Buckets:
+    """Steps of about a thirtieth: 2 tokens up to 64, 4 up to 128, 8 beyond. Rounding up costs 1 to 3 %."""
+    every = (*range(2, 64, 2), *range(64, 128, 4), *range(128, longest, 8))
+    return Buckets((*(length for length in every if length < longest), longest))
+
+
+def wide_buckets(longest: int) -> Buckets:
+    """Steps of 64: for XLA, which compiles once a length, in some ten seconds."""
+    return Buckets((*range(64, longest, 64), longest))
+
+
+def training_plan(lengths: Lengths, batch: int, seed: int, epoch: int, window: int = WINDOW) -> Plan:
+    """One epoch: every row once, in random company of nearly its own length, batches in random order.
+
+    Args:
+        lengths: tokens of each row.
+        batch: rows of a batch; the last one of the plan's making may have fewer.
+        seed: of the run.
+        epoch: from 0.
+        window: batches that are sorted together.
+
+    Returns:
+        ceil(rows / batch) arrays of row numbers.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(len(lengths))
+    plan: Plan = []
+    for start in range(0, len(order), window * batch):
+        rows = order[start : start + window * batch]
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        plan += [rows[at : at + batch] for at in range(0, len(rows), batch)]
+    return [plan[at] for at in rng.permutation(len(plan))]
+
+
+def reading_plan(lengths: Lengths, batch: int) -> Plan:
+    """Every row once, shortest first: for validation, where the order does not matter."""
+    order = np.argsort(lengths, kind="stable")
+    return [order[at : at + batch] for at in range(0, len(order), batch)]
+
+
+def padding_share(plans: Sequence[Plan], lengths: Lengths, buckets: Buckets) -> float:
+    """The share of all computed tokens that is padding, from 0 to 1."""
+    computed = sum(len(rows) * buckets.width(lengths[rows]) for plan in plans for rows in plan)
+    real = sum(int(lengths[rows].sum()) for plan in plans for rows in plan)
+    return 1 - real / computed
+
+
+def batches(examples: Examples, plan: Plan, buckets: Buckets) -> Any:
+    """The plan as a `tf.data.Dataset` of (inputs, labels).
+
+    Inputs are those of `worker.network.BertInputs`, int32, (rows, width); labels int32, (rows,). Rows are gathered in
+    TensorFlow's own threads while the device works on the batch before.
+    """
+    ragged = tf.RaggedTensor.from_row_lengths(examples.ids, examples.lengths)
+    labels = tf.constant(examples.labels)
+    rows = tf.RaggedTensor.from_row_lengths(np.concatenate(plan), [len(part) for part in plan])
+    widths = tf.constant([buckets.width(examples.lengths[part]) for part in plan], dtype=tf.int64)
+
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
+    def gather(part: Any, width: Any) -> Any:
+        chosen = tf.gather(ragged, part)
+        ids = chosen.to_tensor(shape=tf.stack([-1, width]))
+        mask = tf.sequence_mask(chosen.row_lengths(), width, dtype=tf.int32)
+        inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": tf.zeros_like(ids)}
+        return inputs, tf.gather(labels, part)
+
+    return tf.data.Dataset.from_tensor_slices((rows, widths)).map(gather).prefetch(2)

@@ -1,0 +1,74 @@
+"""What an evaluation finds: the records of its report."""
+
+from pydantic import Field
+
+from schemas import ModelName
+from schemas.record import Digest, Record
+from trainer.info import Split
+
+AVERAGES = ("macro avg", "weighted avg")
+
+
+class LabelFigures(Record):
+    """How one label fared.
+
+    Example: `{"precision": 0.93, "recall": 0.94, "f1": 0.935, "reviews": 2473}`
+    """
+
+    precision: float
+    recall: float
+    f1: float
+    reviews: int
+    """That carry the label in truth."""
+
+
+class Interval(Record):
+    """A 95 % interval.
+
+    Example: `{"low": 0.9268, "high": 0.9406}`
+    """
+
+    low: float
+    high: float
+
+
+class Evaluation(Record):
+    """What an evaluation found.
+
+    Example: `{"model": {"name": "imdb", "version": 3, "digest": "sha256:5e88...d8"}, "data": "imdb", "split": "test",
+    "data_digest": "sha256:...", "reviews": 5000, "refused": 0, "accuracy": 0.934, "accuracy_interval": {...},
+    "loss": 0.19, "labels": {"negative": {...}, "positive": {...}},
+    "averages": {"macro avg": {...}, "weighted avg": {...}},
+    "confusion": [[2362, 165], [165, 2308]],
+    "truncated": 651, "tokens": 1322540, "seconds": 131.9, "reviews_per_second": 37.9, "engine": "tensorflow",
+    "device": "cpu", "precision": "bfloat16"}`
+    """
+
+    model: ModelName
+    data: str
+    """Name of the folder or the file."""
+    split: Split | None
+    """None for a CSV."""
+    data_digest: Digest
+    """SHA-256 of the file that was read."""
+    reviews: int
+    refused: int
+    accuracy: float
+    accuracy_interval: Interval
+    """Wilson's, at 95 %."""
+    loss: float
+    """Mean of the negative logarithm of the true label's probability."""
+    labels: dict[str, LabelFigures]
+    averages: dict[str, LabelFigures]
+    """`macro avg` counts every label alike, `weighted avg` by its reviews."""
+    confusion: tuple[tuple[int, ...], ...] = Field(min_length=2)
+    """Reviews by true label (row) and predicted label (column), in the order of `labels`."""
+    truncated: int
+    """Reviews that the model did not read to the end."""
+    tokens: int
+    seconds: float
+    """Tokenizing and scoring."""
+    reviews_per_second: float
+    engine: str
+    device: str
+    precision: str

@@ -1,0 +1,46 @@
+"""Predict: texts in, labels with their probabilities out."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Annotated
+
+from pydantic import Field
+
+from schemas.record import Record
+from trainer.scoring import Model
+
+AT_ONCE = 32
+"""Lines read before any is scored: a pipe flows, and the device still gets a batch."""
+
+
+class TextPrediction(Record):
+    """What the model says of one text.
+
+    Example: `{"label": "positive", "confidence": 0.98, "probabilities": {"negative": 0.02, "positive": 0.98},
+    "tokens": 12, "truncated": false}`
+    """
+
+    label: str
+    confidence: Annotated[float, Field(ge=0, le=1)]
+    probabilities: dict[str, float]
+    tokens: int
+    """Tokens that the model read, control tokens included."""
+    truncated: bool
+    """The text was longer than the model's cut."""
+
+
+def predictions(model: Model, texts: Iterable[str], at_once: int = AT_ONCE) -> Iterator[TextPrediction]:
+    """One prediction a text, in their order; `at_once` texts are read before the first of them is answered."""
+    labels = model.artifact.manifest.labels
+    waiting = iter(texts)
+    while part := list(islice(waiting, at_once)):
+        for answers in model.score(part):
+            for row, shares in zip(answers.rows, answers.probabilities.tolist(), strict=True):
+                best = max(range(len(labels)), key=shares.__getitem__)
+                yield TextPrediction(
+                    label=labels[best],
+                    confidence=shares[best],
+                    probabilities=dict(zip(labels, shares, strict=True)),
+                    tokens=len(row.ids),
+                    truncated=row.truncated,
+                )

@@ -1,0 +1,70 @@
+"""TFRecord files: one `tf.train.Example` a review with the features `idx`, `sentence` and `label`.
+
+`idx` is the row's number in its CSV, `sentence` the raw text in UTF-8, `label` the index of its label.
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import tensorflow as tf
+
+from trainer.data import LabelledReview
+from trainer.errors import DataError
+from trainer.folders import system_words
+
+READ_AT_ONCE = 1024
+"""Reviews parsed in one call."""
+
+
+def write_records(path: Path, reviews: Iterable[LabelledReview]) -> None:
+    """Write the reviews in their order. The same reviews give the same bytes.
+
+    Raises:
+        OSError: the disk is full or the place cannot be written.
+    """
+    try:
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for review in reviews:
+                writer.write(_example(review).SerializeToString(deterministic=True))
+    except tf.errors.OpError as error:
+        raise OSError(system_words(error.message)) from None
+
+
+def _example(review: LabelledReview) -> tf.train.Example:
+    features = {
+        "idx": tf.train.Feature(int64_list=tf.train.Int64List(value=[review.row])),
+        "sentence": tf.train.Feature(bytes_list=tf.train.BytesList(value=[review.text.encode()])),
+        "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[review.label])),
+    }
+    return tf.train.Example(features=tf.train.Features(feature=features))
+
+
+def read_records(path: Path) -> list[LabelledReview]:
+    """Every review of a file, in its order.
+
+    Raises:
+        DataError: the file is missing, cut short, or holds other records.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; `review-trainer prepare` makes it")
+    features = {
+        "idx": tf.io.FixedLenFeature((), tf.int64),
+        "sentence": tf.io.FixedLenFeature((), tf.string),
+        "label": tf.io.FixedLenFeature((), tf.int64),
+    }
+    reviews: list[LabelledReview] = []
+    try:
+        for serialized in tf.data.TFRecordDataset(str(path)).batch(READ_AT_ONCE):
+            batch = tf.io.parse_example(serialized, features)
+            columns = (batch[name].numpy().tolist() for name in ("idx", "sentence", "label"))
+            for row, sentence, label in zip(*columns, strict=True):
+                reviews.append(LabelledReview(row, sentence.decode(), label))
+    except tf.errors.DataLossError:
+        raise DataError(f"{path}: is no TFRecord file, or was cut short; run `review-trainer prepare` again") from None
+    except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
+        raise DataError(f"{path}: a record lacks idx, sentence or label; run `review-trainer prepare` again") from None
+    return reviews

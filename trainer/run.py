@@ -1,0 +1,112 @@
+"""The folder of a run: `settings.json`, `info.json`, `history.json`, and the best epoch in Hugging Face layout."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from schemas.record import Record
+from trainer.errors import DataError
+from trainer.folders import refuse_existing, replace_file
+from trainer.info import INFO, DataInfo
+from trainer.settings import SETTINGS, TrainSettings
+
+HISTORY = "history.json"
+
+
+class EpochRecord(Record):
+    """How one epoch went.
+
+    Example: `{"epoch": 1, "loss": 0.41, "accuracy": 0.81, "validation_loss": 0.31, "validation_accuracy": 0.87,
+    "seconds": 190.2, "reviews_per_second": 23.4}`
+    """
+
+    epoch: Annotated[int, Field(ge=1)]
+    loss: float
+    """Mean over the training reviews while the weights were changing, with dropout."""
+    accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    seconds: float
+    """Training and validation."""
+    reviews_per_second: float
+    """Training alone."""
+
+
+class History(Record):
+    """What `history.json` holds.
+
+    Example: `{"device": "CPU, AMD EPYC, 2 cores", "parameters": 22713986, "padding": 0.024, "estimated_seconds": 570.0,
+    "seconds": 561.3, "best_epoch": 3, "epochs": [...]}`
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    device: str
+    parameters: int
+    padding: float
+    """Share of the computed training tokens that was padding."""
+    estimated_seconds: float
+    """What was said before training started."""
+    seconds: float = 0.0
+    """What it took so far, from the first step on."""
+    best_epoch: int | None = None
+    """The epoch whose weights the folder holds: highest validation accuracy, then lowest validation loss."""
+    epochs: tuple[EpochRecord, ...] = ()
+
+    @property
+    def best(self) -> EpochRecord | None:
+        """The record of the best epoch."""
+        return next((record for record in self.epochs if record.epoch == self.best_epoch), None)
+
+    def with_epoch(self, record: EpochRecord) -> "History":
+        """This history and one more epoch."""
+        best = self.best
+        better = best is None or _merit(record) > _merit(best)
+        return self.model_copy(
+            update={
+                "epochs": (*self.epochs, record),
+                "best_epoch": record.epoch if better else self.best_epoch,
+                "seconds": self.seconds + record.seconds,
+            }
+        )
+
+
+def _merit(record: EpochRecord) -> tuple[float, float]:
+    return record.validation_accuracy, -record.validation_loss
+
+
+def start_run(out: Path, settings: TrainSettings, info: DataInfo, *, force: bool) -> None:
+    """Make the folder and write what is known before training.
+
+    Raises:
+        UsageError: the folder exists and `force` is not given, or it is no run.
+    """
+    refuse_existing(out, marker=SETTINGS, force=force)
+    if out.exists():
+        shutil.rmtree(out)
+    out.mkdir(parents=True)
+    replace_file(out / SETTINGS, settings.model_dump_json(indent=2) + "\n")
+    replace_file(out / INFO, info.model_dump_json(indent=2) + "\n")
+
+
+def write_history(out: Path, history: History) -> None:
+    """Replace `history.json`."""
+    replace_file(out / HISTORY, history.model_dump_json(indent=2) + "\n")
+
+
+def read_history(run: Path) -> History:
+    """Read `history.json`.
+
+    Raises:
+        DataError: there is none, or it cannot be read.
+    """
+    path = run / HISTORY
+    try:
+        return History.model_validate_json(path.read_bytes())
+    except OSError:
+        raise DataError(f"{path}: no such file; this run stopped before the end of its first epoch") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise DataError(f"{path}: {'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}") from None

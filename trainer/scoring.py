@@ -1,0 +1,87 @@
+"""Scoring texts with an exported artefact through the worker's own engine."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.artifact import Artifact, open_artifact
+from worker.engine import Engine, EngineDescription, EngineName, Precision, Scored, open_engine
+from worker.tokens import TokenRow
+from worker.verdict import Probabilities, probabilities
+
+AT_ONCE = 256
+"""Texts of one submission: enough for the engine to sort by length, little enough to show progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the model says of some texts.
+
+    Attributes:
+        rows: what of each it read.
+        probabilities: float64, (texts, labels).
+    """
+
+    rows: Sequence[TokenRow]
+    probabilities: Probabilities
+
+
+class Model:
+    """A verified artefact and its engine."""
+
+    def __init__(self, artifact: Artifact, engine: Engine) -> None:
+        self.artifact = artifact
+        self._engine = engine
+        self._tokenizer = artifact.tokenizer()
+
+    @property
+    def engine(self) -> EngineDescription:
+        """What computes."""
+        return self._engine.description
+
+    def score(
+        self, texts: Sequence[str], advance: Callable[[int], None] = lambda _: None, at_once: int = AT_ONCE
+    ) -> Iterator[Answers]:
+        """Score texts in pieces, in their order; one piece is tokenized while the device works on the one before.
+
+        Args:
+            texts: any number.
+            advance: told how many texts are done.
+            at_once: texts of one piece.
+        """
+        waiting: deque[tuple[list[TokenRow], Future[Scored]]] = deque()
+        done = 0
+        for start in range(0, len(texts), at_once):
+            rows = self._tokenizer.encode(texts[start : start + at_once])
+            waiting.append((rows, self._engine.submit([row.ids for row in rows])))
+            if len(waiting) > 1:
+                yield self._answers(*waiting.popleft())
+                done += at_once
+                advance(done)
+        while waiting:
+            yield self._answers(*waiting.popleft())
+        advance(len(texts))
+
+    def _answers(self, rows: list[TokenRow], scored: Future[Scored]) -> Answers:
+        logits = scored.result().logits
+        return Answers(rows, probabilities(logits, self.artifact.manifest.temperature))
+
+
+@contextmanager
+def open_model(path: Path, engine: EngineName, precision: Precision) -> Iterator[Model]:
+    """Verify an artefact, open it in an engine, warm up; close when the block ends.
+
+    Raises:
+        ArtifactError: the artefact is missing or does not match its manifest.
+        EngineError: the engine cannot run here.
+    """
+    artifact = open_artifact(path)
+    opened = open_engine(artifact, engine, precision)
+    try:
+        opened.warm_up()
+        yield Model(artifact, opened)
+    finally:
+        opened.close()

@@ -1,0 +1,125 @@
+"""The settings of a training run: one frozen model, saved as `settings.json` beside the weights."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from schemas import Cut
+from trainer.errors import DataError
+from worker.errors import SettingsError
+from worker.text import NOTEBOOK, RULES
+
+SETTINGS = "settings.json"
+
+CutName = Literal["head", "head+tail"]
+Optimizer = Literal["adamw", "adam"]
+Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+
+NARROW = 384
+"""Columns. Up to this width a network keeps learning at a rate at which a wider one forgets its pre-training."""
+
+LONGEST = 512
+"""Tokens. What BERT's published checkpoints read at most."""
+
+
+class TrainSettings(BaseModel):
+    """Everything that decides what a run computes, but for the data and the machine.
+
+    `None` and `auto` are resolved before training starts, so the saved file says what was used.
+
+    Example: `{"base": "bert-base-cased", "epochs": 3, "batch_size": 8, "learning_rate": 3e-05, "optimizer": "adam"}`
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: str
+    """A folder in Hugging Face layout, or a name on its hub."""
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 3
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 16
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The highest rate of the schedule; by the network's width where absent."""
+    optimizer: Optimizer = "adamw"
+    """`adamw`: warm-up, linear decay to 0, weight decay. `adam`: a constant rate and no decay, as in the notebook."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of all steps over which the rate rises from 0; adamw only."""
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """Adamw only; never on biases and normalisations."""
+    clip_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Gradients together are scaled down to this length; 0 turns it off."""
+    max_tokens: Annotated[int, Field(ge=3)] | None = None
+    """Tokens read of a review, control tokens included; the network's limit, at most 512, where absent."""
+    cut: CutName = "head+tail"
+    cleaning: tuple[str, ...] = NOTEBOOK
+    precision: Precision = "auto"
+    xla: bool = False
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    def token_cut(self, positions: int) -> Cut:
+        """The cut for a network that reads `positions` tokens.
+
+        Raises:
+            SettingsError: `max_tokens` is more than the network reads.
+        """
+        return cut_of(self.cut, self.max_tokens, positions)
+
+
+def parse_cleaning(spec: str) -> tuple[str, ...]:
+    """Read names of cleaning rules, parted by commas; none is no rule.
+
+    Raises:
+        SettingsError: a rule is not known.
+    """
+    names = tuple(name.strip() for name in spec.split(",") if name.strip())
+    unknown = [name for name in names if name not in RULES]
+    if unknown:
+        raise SettingsError(f"--cleaning: unknown cleaning rule {unknown[0]!r}; known: {', '.join(RULES)}")
+    return names
+
+
+def cut_of(name: CutName, max_tokens: int | None, positions: int) -> Cut:
+    """Head and tail for a network that reads `positions` tokens; a quarter goes to the head (129 + 383 of 512).
+
+    Raises:
+        SettingsError: `max_tokens` is more than the network reads.
+    """
+    if max_tokens is not None and max_tokens > positions:
+        raise SettingsError(f"--max-tokens {max_tokens}: the network reads at most {positions}")
+    longest = min(positions, LONGEST) if max_tokens is None else max_tokens
+    head = longest // 4 + 1 if name == "head+tail" else longest - 1
+    return Cut(head=head, tail=longest - head)
+
+
+def default_learning_rate(width: int) -> float:
+    """The rate where none is given: 1e-4 for a network of at most 384 columns, 3e-5 for a wider one."""
+    return 1e-4 if width <= NARROW else 3e-5
+
+
+def settings_from(**values: object) -> TrainSettings:
+    """Settings from options.
+
+    Raises:
+        SettingsError: a value is out of range; says which and what is accepted.
+    """
+    try:
+        return TrainSettings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        raise SettingsError(f"{option}: {first['msg']}") from None
+
+
+def read_settings(run: Path) -> TrainSettings:
+    """The settings of a run.
+
+    Raises:
+        DataError: there are none, or they cannot be read.
+    """
+    path = run / SETTINGS
+    try:
+        return TrainSettings.model_validate_json(path.read_bytes())
+    except OSError:
+        raise DataError(f"{path}: no such file; `review-trainer train` makes a run folder") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise DataError(f"{path}: {'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}") from None
