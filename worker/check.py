@@ -23,7 +23,7 @@ from worker.topics import (
     transaction_rights,
 )
 
-SAMPLE = "A slow start, and then it has you."
+SAMPLE = "It starts slowly, and then it is wonderful."
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,12 @@ defaults. Data goes to standard output, everything else to standard error.
 
 A first round, with a broker on 127.0.0.1:9092:
 
-    review-worker check --model models/imdb --create-topics
-    review-worker run --model models/imdb
-    review-worker publish reviews.csv
-    review-worker tail
+```
+review-worker check --model models/imdb --create-topics
+review-worker run --model models/imdb
+review-worker publish reviews.csv
+review-worker tail
+```
 """,
 )
 
@@ -78,7 +80,9 @@ def run(
 
     Logs are JSON lines on standard error. `/metrics`, `/livez` and `/readyz` are on http://127.0.0.1:9108.
 
-        review-worker run --model models/imdb --bootstrap-servers broker:9092
+    ```
+    review-worker run --model models/imdb --bootstrap-servers broker:9092
+    ```
     """
     from worker.service import run as serve
 
@@ -103,7 +107,9 @@ def check(
 ) -> None:
     """Try everything that `run` needs, model and a real forward pass included; exit 0 when all is well.
 
+    ```
     review-worker check --model models/imdb --create-topics --partitions 6
+    ```
     """
     from worker.check import check as findings
 
@@ -134,7 +140,9 @@ def score(
     A CSV needs a column `text` (`review_id` is optional); JSON lines look like `{"review_id": "1", "text": "…"}`.
     Refused records are named on standard error with their number, and the rest is scored.
 
-        review-worker score reviews.csv predictions.jsonl --model models/imdb
+    ```
+    review-worker score reviews.csv predictions.jsonl --model models/imdb
+    ```
     """
     from worker.engine import open_engine
     from worker.pace import Pace
@@ -193,7 +201,9 @@ def publish(
 ) -> None:
     """Put reviews from a file on the input topic, keyed by review id.
 
+    ```
     review-worker publish reviews.csv --rate 50
+    ```
     """
     from itertools import islice
 
@@ -238,7 +248,9 @@ def tail(
 ) -> None:
     """Follow predictions as they are committed: a live table in a terminal, lines elsewhere.
 
+    ```
     review-worker tail --from-beginning --json | jq .label
+    ```
     """
     from worker.tail import follow
     from worker.tail_view import show

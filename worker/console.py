@@ -27,7 +27,8 @@ INTERRUPTED = 130
 def run_app(app: Typer) -> None:
     """Run a typer program and end the process with its exit code.
 
-    `ReviewScorerError` becomes one line and its exit code, an interrupt 130, a reader that went away (`| head`) 0.
+    `ReviewScorerError` becomes one line and its exit code, an interrupt 130. typer itself ends with 1 when the reader of
+    a pipe (`| head`) went away.
     """
     try:
         app()
@@ -38,10 +39,6 @@ def run_app(app: Typer) -> None:
         if end.code == INTERRUPTED:  # typer turns an interrupt into this, and says nothing
             err.print("interrupted")
         raise
-    except BrokenPipeError:
-        # Python would complain once more when it flushes standard output at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
 
 
 def _escape(text: str) -> str:

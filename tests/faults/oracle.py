@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from kafka.consumer.fetcher import ConsumerRecord
-from running import Stage
 
+from running import Stage
 from schemas import Prediction
 
 Place = tuple[int, int]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from faults.oracle import examine
 from running import Stage, Worker
 

@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+
 from faults.oracle import examine
 from running import ROOT, Stage, Worker
-
 from schemas import Prediction
 
 pytestmark = pytest.mark.kafka

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from toy import VOCABULARY, Ended, Program, drop_tensors, toy_rows, write_csv
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy import VOCABULARY, edit_json
 
 from schemas import Cut
+from toy import VOCABULARY, edit_json
 from trainer.checkpoint import OFFLINE, open_checkpoint, with_labels, write_shape
 from worker.bert_config import parse_config
 from worker.errors import ArtifactError

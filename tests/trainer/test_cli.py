@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from toy import Program, write_csv
 
 COMMANDS = ("prepare", "inspect", "train", "export", "import", "evaluate", "predict")

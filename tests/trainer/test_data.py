@@ -4,8 +4,8 @@ import gzip
 from pathlib import Path
 
 import pytest
-from toy import write_csv
 
+from toy import write_csv
 from trainer.data import LabelledFile, Refusal, read_labelled
 from trainer.labels import DEFAULT_SPEC, parse_labels
 from worker.errors import UsageError

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from sklearn.metrics import accuracy_score, log_loss
-from toy import Program, toy_rows, write_csv
 
+from toy import Program, toy_rows, write_csv
 from trainer.data import LabelledReview
 from trainer.evaluate import evaluate, read_folder, wilson
 from trainer.labels import labels_of

@@ -16,8 +16,8 @@ from threading import Thread
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from toy import Program, drop_tensors, edit_json
 
+from toy import Program, drop_tensors, edit_json
 from trainer import export
 from trainer.export import export_run
 from trainer.info import read_info

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from toy import Program, toy_rows, write_csv
 
+from toy import Program, toy_rows, write_csv
 from trainer.data import LabelledReview
 from trainer.info import read_info, records_file
 from trainer.prepare import Sampling, draw, split, training_digest

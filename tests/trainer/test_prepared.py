@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from toy import Program, edit_json
 
+from toy import Program, edit_json
 from trainer.data import LabelledReview
 from trainer.errors import DataError
 from trainer.prepared import read_prepared

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from toy import Program
 
+from toy import Program
 from trainer.dataset import batches, fine_buckets, reading_plan, tokenize
 from trainer.info import read_info
 from trainer.job import build_network, plan_job
