@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from worker.console import err, out, run_app
 from worker.errors import UsageError
@@ -121,7 +122,7 @@ def check(
             print(json.dumps(vars(finding)))
         else:
             mark = "[green]ok[/]  " if finding.ok else "[bold red]fail[/]"
-            out.print(f"{mark} [bold]{finding.name:<8}[/]", finding.detail, style=None, markup=True)
+            out.print(f"{mark} [bold]{finding.name:<8}[/] {escape(finding.detail)}")
     raise typer.Exit(1 if failed else 0)
 
 

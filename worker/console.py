@@ -5,6 +5,7 @@ import os
 import sys
 
 from rich.console import Console
+from rich.markup import escape
 from typer import Typer
 
 from worker.errors import ReviewScorerError
@@ -27,20 +28,15 @@ INTERRUPTED = 130
 def run_app(app: Typer) -> None:
     """Run a typer program and end the process with its exit code.
 
-    `ReviewScorerError` becomes one line and its exit code, an interrupt 130. typer itself ends with 1 when the reader of
-    a pipe (`| head`) went away.
+    `ReviewScorerError` becomes one line and its exit code, an interrupt 130. typer itself ends with 1 when the reader
+    of a pipe (`| head`) went away.
     """
     try:
         app()
     except ReviewScorerError as error:
-        err.print(f"[bold red]error:[/] {_escape(str(error))}")
+        err.print(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer turns an interrupt into this, and says nothing
             err.print("interrupted")
         raise
-
-
-def _escape(text: str) -> str:
-    """Rich's markup signs in a message are text."""
-    return text.replace("[", r"\[")
