@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import FrameType
 
 from worker.artifact import Artifact, open_artifact
@@ -38,7 +39,8 @@ def open_model(settings: Settings) -> Artifact:
         SettingsError: they name none.
         ArtifactError: it cannot be used.
     """
-    if settings.model is None:
+    # An empty variable, as compose files make them, is the path of no folder in particular.
+    if settings.model is None or settings.model == Path():
         raise SettingsError("no model: set WORKER_MODEL or --model to an artefact folder or its parent")
     return open_artifact(settings.model)
 

@@ -34,9 +34,9 @@ SASL: dict[str, Any] = {
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _collected_here() -> Iterator[None]:
-    """What such a client leaves is collected here, and not in some other test where the warning is an error."""
+    """What they leave is collected before some other module's test, where the warning is an error."""
     yield
     gc.collect()
 

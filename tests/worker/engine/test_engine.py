@@ -1,7 +1,5 @@
 """The choice of an engine."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,15 +17,3 @@ def test_weights_that_do_not_fit_the_config_are_refused(tiny_artifact: Callable[
 
     with pytest.raises(ArtifactError, match=r"model\.safetensors"):
         open_engine(type(artifact)(folder, artifact.manifest, artifact.digest, wider), "tensorflow")
-
-
-def test_the_seam_itself_needs_no_framework() -> None:
-    """So that the command line answers at once, and a settings error does not wait for TensorFlow."""
-    code = (
-        "import sys, worker.engine, worker.settings, worker.service;"
-        "print([name for name in ('tensorflow', 'keras', 'jax', 'torch') if name in sys.modules])"
-    )
-
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-
-    assert ended.stdout == "[]\n"
