@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,9 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from worker.engine import Engine
+
+# A run in the background of a shell ignores SIGINT, and so would every process that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before anything imports TensorFlow: its start-up chatter hides a failing test's own output.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

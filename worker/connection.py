@@ -22,7 +22,8 @@ from worker.settings import KafkaSettings, secret
 
 T = TypeVar("T")
 
-CLOSE_SECONDS = 5.0
+CLOSE_SECONDS = 2.0
+"""What is discarded has nothing left that is worth waiting for."""
 
 CONNECT_GRACE_SECONDS = 2.0
 """Beyond the client's own bootstrap time-out, which comes first wherever it works."""

@@ -12,6 +12,8 @@ _HARMLESS = (
     # When a client is closed in the ordinary way.
     "weakly-referenced object no longer exists",
     "Metadata refresh: failed Cancelled",
+    "[Cancelled]",
+    ": Cancelled.",
     # While the offsets of a transaction that is being committed are waited for.
     "UnstableOffsetCommitError",
     # A slow turn of its I/O loop on a busy machine.

@@ -15,6 +15,9 @@ from worker.message import Message
 from worker.settings import KafkaSettings
 from worker.topics import require_topics
 
+FLUSH_EVERY = 10_000
+"""Records. kafka-python buffers without a limit: a broker that does not keep up must slow the reading of the file."""
+
 
 @dataclass(frozen=True)
 class Published:
@@ -80,6 +83,8 @@ def publish(
             sent()
             if failures:
                 break
+            if count % FLUSH_EVERY == 0:
+                producer.flush(timeout=settings.request_timeout_seconds)
         producer.flush(timeout=settings.request_timeout_seconds)
     except KafkaError as error:
         failures.append(error)

@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.table import Table
 
 from console import HOME, ROOT, DemoError, console, duration, heading
-from processes import Kafka, WorkerPage, command, delete_topics, end, own_broker, own_worker, spawn
+from processes import Kafka, WorkerPage, command, delete_topics, own_broker, own_worker
 from reviews import Labelled, fetch_checkpoint, fetch_sentences, read_labelled, split, write_csv, write_json_lines
 from schemas import Prediction
 from worker.settings import KafkaSettings
@@ -104,13 +104,8 @@ def run_stream(kafka: Kafka, worker: "WorkerPage", stream: list[Labelled]) -> tu
     write_json_lines(steady, stream[-STEADY_REVIEWS:], len(stream) - STEADY_REVIEWS)
     many = len(stream) - STEADY_REVIEWS
     start = time.monotonic()
-    tail = spawn(f"review-worker tail --from-beginning --count {many} --every 100", kafka)
-    try:
-        command(f"review-worker publish {backlog} --unchecked", environment=kafka.environment)
-        if tail.wait(timeout=600) != 0:
-            raise DemoError("the predictions could not be followed")
-    finally:
-        end(tail)
+    command(f"review-worker publish {backlog} --unchecked", environment=kafka.environment)
+    command(f"review-worker tail --from-beginning --count {many} --every 100", environment=kafka.environment)
     seconds = time.monotonic() - start
     before = worker.latencies()
     command(f"review-worker publish {steady} --rate {STEADY_RATE}", environment=kafka.environment)

@@ -56,12 +56,6 @@ def command(line: str, environment: dict[str, str] | None = None) -> None:
         raise DemoError(f"`{' '.join(line.split()[:2])}` failed; its own line above says why")
 
 
-def spawn(line: str, kafka: Kafka) -> "subprocess.Popen[bytes]":
-    """Show a command and start it."""
-    console.print(f"\n[bold cyan]$ {line}[/]")
-    return subprocess.Popen(arguments(line), env=os.environ | kafka.environment)
-
-
 def end(process: "subprocess.Popen[bytes]") -> None:
     """End a process that may have ended already."""
     if process.poll() is None:

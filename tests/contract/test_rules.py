@@ -561,7 +561,6 @@ def test_closing_ends_although_the_broker_is_frozen(
     fragile_broker: Broker, fragile: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rule 11: without a time limit, a producer with a record under way is closed after its delivery time-out."""
-    monkeypatch.setattr("worker.connection.CLOSE_SECONDS", 1)
     monkeypatch.setattr("worker.source.CLOSE_MS", 1_000)
     fragile.publish([review(1)])
     source, outbox = ReviewSource(settings_of(fragile), Metrics()), Outbox(settings_of(fragile))

@@ -115,7 +115,8 @@ def test_check_finds_dead_letters_that_would_be_too_large(stage: Stage) -> None:
     new = without_topics(stage)
     client = KafkaAdminClient(bootstrap_servers=stage.address)
     try:
-        client.create_topics({name: {"num_partitions": 1} for name in (new.input, new.output, new.dead)})
+        plain = {name: {"num_partitions": 1} for name in (new.input, new.output, new.dead)}
+        client.create_topics(plain, wait_for_metadata=True)
     finally:
         client.close()
     found = finding("topics", settings_of(new))

@@ -175,7 +175,7 @@ def test_a_probe_that_fails_is_a_failed_probe_and_is_logged(
         assert get(server, "/readyz")[0] == 200
 
     assert capfd.readouterr().err == ""
-    (line,) = [JsonLines().format(record) for record in caplog.records]
+    (line,) = [JsonLines().format(record) for record in caplog.records if record.name == "worker.health"]
     assert json.loads(line)["error"] == "RuntimeError"
     assert "what is inside" not in line
 
