@@ -14,10 +14,10 @@ from threading import Timer
 from typing import Any
 
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, NodeNotReadyError, UnknownBrokerIdError
 from kafka.net.compat import KafkaNetClient
-from kafka.structs import MemberState
+from kafka.structs import MemberState, OffsetAndMetadata
 
 from contract.pieces import (
     BAD_KEY,
@@ -137,16 +137,17 @@ def test_a_batch_is_committed_only_by_the_membership_it_was_read_under(stage: St
         assert not visible(stage, stage.dead)
         # The client would commit the offsets of the aborted transaction with the next one.
         first.rewind()
-        new = next_batch(first)
-        publish(outbox, stage, new)
+        publish(outbox, stage, next_batch(first))
         wait_for(lambda: stage.committed() == {owned: 10}, "only the new batch's offsets are committed")
+        second.rewind()
         publish(outbox, stage, next_batch(second))
     found = examined(stage)
     assert found.sound, found
 
 
 def share(first: ReviewSource, second: ReviewSource) -> int:
-    """Poll both until each has one partition of the two; the one of the first. Nothing is committed meanwhile."""
+    """Poll both until each has one partition of the two, and give the one of the first. What is read is lost: whoever
+    wants it goes back."""
 
     def turn(source: ReviewSource) -> None:
         try:
@@ -161,8 +162,6 @@ def share(first: ReviewSource, second: ReviewSource) -> int:
 
     with ThreadPoolExecutor(2) as threads:
         wait_for(settled, "each member has a partition")
-    first.rewind()
-    second.rewind()
     (partition,) = first._consumer.assignment()
     return int(partition.partition)
 
@@ -186,11 +185,35 @@ def test_what_was_read_without_a_membership_is_void(stage: Stage, state: str, mo
         ]
 
 
-@pytest.mark.parametrize("member", ["dynamic", "static"])
+def test_after_a_rebalance_everything_starts_from_what_is_committed(stage: Stage) -> None:
+    """Rule 3: the client keeps its position in a partition that it keeps, past or behind what others have committed."""
+    stage.publish([review(number) for number in range(20)])
+    publisher = KafkaProducer(bootstrap_servers=stage.address, transactional_id=f"{stage.name}-publisher")
+    with opened_source(stage) as first, opened_outbox(stage) as outbox, opened_source(stage) as second:
+        drain(first, outbox, stage)
+        # Ten records more in each partition: they cannot be read yet, and another owner commits them as done.
+        publisher.init_transactions()
+        publisher.begin_transaction()
+        for number in range(20):
+            publisher.send(stage.input, value=review(number), partition=number % 2)
+        publisher.flush()
+        others = {TopicPartition(stage.input, number): OffsetAndMetadata(20, "", -1) for number in (0, 1)}
+        outbox.publish([], others, first._consumer.group_metadata())
+        share(first, second)
+        publisher.commit_transaction()
+        publisher.close(timeout=10)
+        stage.publish([review(20), review(21)])
+        read = [*next_messages(first, 1), *next_messages(second, 1)]
+    # Offset 20 has the marker of the transaction.
+    assert sorted((message.partition, message.offset) for message in read) == [(0, 21), (1, 21)]
+
+
+@pytest.mark.parametrize(("member", "seconds"), [("dynamic", "8"), ("static", "0.3")])
 def test_a_worker_that_was_stalled_past_its_session_repeats_nothing(
-    stage: Stage, start_stub: StartStub, member: str
+    stage: Stage, start_stub: StartStub, member: str, seconds: str
 ) -> None:
-    """Rule 3, W4: while it stands still another one takes over; when it wakes up its batch in hand is void."""
+    """Rule 3, W4: while it stands still another one takes over; when it wakes up its batch in hand is void. With 8 s to
+    score a batch, the client learns of it first, and would commit without any membership."""
     stage.publish([review(number) for number in range(600)])
     common = {
         "WORKER_KAFKA__SESSION_TIMEOUT_SECONDS": "2",
@@ -204,13 +227,15 @@ def test_a_worker_that_was_stalled_past_its_session_repeats_nothing(
         names["WORKER_KAFKA__GROUP_INSTANCE_ID"] = f"{stage.name}-{name}" if member == "static" else ""
         return start_stub(name, **common, **names, **extra)
 
-    stalled = start("stalled", STUB_SECONDS="0.3")
-    wait_for(lambda: sum(stage.committed().values()) >= 20, "the first one commits")
+    stalled = start("stalled", STUB_SECONDS=seconds)
+    wait_for(lambda: any("partitions" in line for line in stalled.lines), "the first one has partitions")
+    time.sleep(1)
     stalled.signal(signal.SIGSTOP)
     start("other")
     stage.wait_until_drained(60)
     stalled.signal(signal.SIGCONT)
     wait_for(lambda: stalled.process.poll() is not None or went_back(stalled), "the first one notices")
+    stalled.kill()
     stage.publish([review(number) for number in range(100)])
     stage.wait_until_drained(60)
     found = examined(stage)
@@ -475,6 +500,8 @@ def test_a_rebalance_only_ever_shows_as_going_back(stage: Stage) -> None:
         publish(outbox, stage, next_batch(first, most=4))
         with opened_source(stage) as second:
             share(first, second)
+            first.rewind()
+            second.rewind()
             publish(outbox, stage, next_batch(first, most=4))
             publish(outbox, stage, next_batch(second, most=4))
         first.rewind()
