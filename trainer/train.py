@@ -1,11 +1,13 @@
 """Train: prepared data and a base checkpoint in, a run folder with the best epoch's weights out."""
 
 import math
+import signal
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from itertools import accumulate, chain
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import keras
@@ -90,7 +92,7 @@ def _fit(job: Job, network: Any, pace: Pace, out: Path, reporter: Reporter) -> H
         estimated_seconds=pace.total,
     )
     keeper = Keeper(job, pace, history, out, reporter)
-    with keeper:
+    with keeper, _interrupts(keeper):
         network.fit(
             batches(job.training, list(chain(*job.plans)), job.buckets),
             epochs=len(job.plans),
@@ -103,11 +105,29 @@ def _fit(job: Job, network: Any, pace: Pace, out: Path, reporter: Reporter) -> H
     return keeper.history
 
 
+@contextmanager
+def _interrupts(keeper: "Keeper") -> Iterator[None]:
+    """Ctrl-C ends the run between two steps. Raised wherever Python happens to be, a KeyboardInterrupt can get lost in
+    a callback of TensorFlow's, and the run goes on. A second one is raised at once."""
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        keeper.interrupted = True
+        signal.signal(number, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        if before is not None:  # as it is when something else than Python installed it
+            signal.signal(signal.SIGINT, before)
+
+
 class Keeper(keras.callbacks.Callback):  # type: ignore[misc]
     """Shows progress, keeps the history and the best epoch's weights, and stops a run whose loss is not a number."""
 
     def __init__(self, job: Job, pace: Pace, history: History, out: Path, reporter: Reporter) -> None:
         super().__init__()
+        self.interrupted = False
         self.history = history
         self._job, self._pace, self._out, self._reporter = job, pace, out, reporter
         self._started = self._epoch_started = self._looked = time.perf_counter()
@@ -136,7 +156,9 @@ class Keeper(keras.callbacks.Callback):  # type: ignore[misc]
         self._advance = self._bars.enter_context(self._reporter.bar(name, steps + self._pace.validation))
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Look at the running loss now and then."""
+        """Stop when asked to; look at the running loss now and then."""
+        if self.interrupted:
+            raise KeyboardInterrupt
         self._rows += len(self._job.plans[self._epoch][batch])
         now = time.perf_counter()
         if logs is None or now - self._looked < LOOK_SECONDS:

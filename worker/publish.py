@@ -52,7 +52,7 @@ def publish(
     Raises:
         BrokerError: no broker, no topic, or the broker did not take a message.
     """
-    require_topics(settings)
+    require_topics(settings, [settings.input_topic])
     producer = connect(
         lambda: KafkaProducer(
             **client_options(settings),

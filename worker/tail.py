@@ -11,7 +11,7 @@ from schemas import Prediction
 from worker.connection import client_options, connect
 from worker.errors import BrokerError
 from worker.settings import KafkaSettings
-from worker.topics import missing
+from worker.topics import missing, require_topics
 
 POLL_MS = 250
 CLOSE_MS = 2_000
@@ -44,6 +44,7 @@ def follow(
     Raises:
         BrokerError: no broker, no topic, no right to read it.
     """
+    require_topics(settings, [topic])
     consumer = connect(
         lambda: KafkaConsumer(
             **client_options(settings),

@@ -83,14 +83,18 @@ def topic_names(settings: KafkaSettings) -> list[str]:
     return [settings.input_topic, settings.output_topic, settings.dead_letter_topic]
 
 
-def require_topics(settings: KafkaSettings) -> None:
+def require_topics(settings: KafkaSettings, names: list[str] | None = None) -> None:
     """Fail early when a topic is missing.
+
+    Args:
+        settings: where.
+        names: of the topics that are needed; all three when absent.
 
     Raises:
         BrokerError: names the topic, and what to do.
     """
     with admin(settings) as client:
-        refuse_absent(describe(client, topic_names(settings)))
+        refuse_absent(describe(client, names or topic_names(settings)))
 
 
 def refuse_absent(topics: list[Topic]) -> None:

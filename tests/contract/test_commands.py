@@ -19,8 +19,9 @@ from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
+from kafka.admin import ACLOperation, ResourceType
 
-from contract.pieces import StubWorker, nobody_listens, paused, review, visible, wait_for
+from contract.pieces import StubWorker, denied, nobody_listens, paused, review, visible, wait_for
 from running import ROOT, Broker, Stage, Worker
 from schemas import ModelName, Prediction, Source
 
@@ -122,6 +123,22 @@ def test_a_missing_topic_is_named_by_every_command(stage: Stage, tiny_model: Pat
         done = command(*arguments, **stage.environment | {f"WORKER_KAFKA__{topic}_TOPIC": "no-such-topic"})
         assert done.code == 1, name
         assert "topic no-such-topic does not exist; `review-worker check --create-topics` makes" in done.error, name
+
+
+def test_publish_and_tail_need_no_topic_but_their_own(stage: Stage) -> None:
+    others = {"INPUT": "no-input", "OUTPUT": "no-output", "DEAD_LETTER": "no-dead-letters"}
+    missing = {f"WORKER_KAFKA__{name}_TOPIC": topic for name, topic in others.items()}
+    own = {"WORKER_KAFKA__INPUT_TOPIC": stage.input}
+    assert command("publish", "-", given=review(1).decode(), **stage.environment | missing | own).code == 0
+    own = {"WORKER_KAFKA__OUTPUT_TOPIC": stage.output}
+    assert command("tail", "--idle", "0.5", **stage.environment | missing | own).code == 0
+
+
+def test_a_topic_that_may_not_be_seen_is_named_as_that(fragile: Stage) -> None:
+    with denied(fragile, ResourceType.TOPIC, fragile.output, ACLOperation.DESCRIBE):
+        done = command("tail", **fragile.environment)
+    assert done.code == 1
+    assert f"this client may not DESCRIBE topic {fragile.output}; add an ACL for it" in done.error
 
 
 def test_a_missing_or_altered_model_leaves_the_group_untouched(

@@ -80,8 +80,7 @@ def test_a_message_has_what_the_record_had(stage: Stage) -> None:
 
 
 def test_partitions_that_are_added_are_read(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """G2. The client that leads its group stops half-way when its invitation comes between two polls, as it does here:
-    it must join again by itself."""
+    """G2."""
     options = worker.source.client_options
     monkeypatch.setattr(worker.source, "client_options", lambda kafka: options(kafka) | {"metadata_max_age_ms": 300})
     stage.publish([review(number) for number in range(4)])
@@ -113,6 +112,7 @@ def test_partitions_that_are_added_are_read(stage: Stage, monkeypatch: pytest.Mo
 def test_a_member_that_is_stuck_between_two_generations_joins_again(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The client that leads its group may stop half-way when partitions are added, and would stay so for ever."""
     stage.publish([review(number) for number in range(4)])
     with opened_source(stage, session_timeout_seconds=1) as source:
         assert len(next_messages(source, 4)) == 4
