@@ -276,10 +276,3 @@ def test_every_test_is_found() -> None:
             lost += [f"{path.name}: {name}" for name in defined if name.startswith("test_")]
         assert len(defined) == len(set(defined)), f"{path.name} defines a function twice: the first never runs"
     assert not lost
-
-
-def test_what_is_here_names_no_folder_of_one_machine() -> None:
-    folders = ("/work/" + "main", "/work/" + "shared", "/ro" + "ot/")
-    files = [*MODULES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "tests").rglob("*.json"), ROOT / "pyproject.toml"]
-
-    assert not [path for path in files if any(folder in path.read_text(encoding="utf-8") for folder in folders)]
