@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import CoordinatorNotAvailableError
+from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError
 
 ROOT = Path(__file__).resolve().parent.parent
 BROKER = ROOT / "deploy" / "kafka" / "broker"
@@ -158,7 +158,11 @@ class Stage:
         admin = KafkaAdminClient(bootstrap_servers=self.address)
         try:
             offsets = admin.list_group_offsets({self.name: None})[self.name]
-        except CoordinatorNotAvailableError:  # a fresh broker makes its internal topics now
+        except (
+            CoordinatorNotAvailableError,
+            CoordinatorLoadInProgressError,
+            NotCoordinatorError,
+        ):  # a fresh broker makes its internal topics now
             return {}
         else:
             return {tp.partition: offset.offset for tp, offset in offsets.items() if tp.topic == self.input}
