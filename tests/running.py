@@ -21,6 +21,7 @@ from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailable
 ROOT = Path(__file__).resolve().parent.parent
 BROKER = ROOT / "deploy" / "kafka" / "broker"
 READY_SECONDS = 90
+COORDINATOR_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -154,36 +155,48 @@ class Stage:
             consumer.close(autocommit=False)
 
     def committed(self) -> dict[int, int]:
-        """The group's committed offset of each input partition that has one."""
+        """The group's committed offset of each input partition that has one. Asks again while the broker is only just
+        coming up, or coming back."""
         admin = KafkaAdminClient(bootstrap_servers=self.address)
+        deadline = time.monotonic() + COORDINATOR_SECONDS
         try:
-            offsets = admin.list_group_offsets({self.name: None})[self.name]
-        except (
-            CoordinatorNotAvailableError,
-            CoordinatorLoadInProgressError,
-            NotCoordinatorError,
-        ):  # a fresh broker makes its internal topics now
-            return {}
-        else:
-            return {tp.partition: offset.offset for tp, offset in offsets.items() if tp.topic == self.input}
+            while True:
+                try:
+                    offsets = admin.list_group_offsets({self.name: None})[self.name]
+                except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError):
+                    assert time.monotonic() < deadline, "the broker did not find its coordinator"
+                    time.sleep(0.1)
+                else:
+                    return {tp.partition: offset.offset for tp, offset in offsets.items() if tp.topic == self.input}
         finally:
             admin.close()
 
-    def ends(self, topic: str) -> dict[int, int]:
-        """The last stable offset of each partition: transaction markers count."""
-        consumer = KafkaConsumer(bootstrap_servers=self.address, group_id=None, isolation_level="read_committed")
+    def ends(self, topic: str, isolation_level: str = "read_committed") -> dict[int, int]:
+        """The last stable offset of each partition, which transaction markers count in; with `read_uncommitted` the
+        end of its log."""
+        consumer = KafkaConsumer(bootstrap_servers=self.address, group_id=None, isolation_level=isolation_level)
         try:
             partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
             return {tp.partition: end for tp, end in consumer.end_offsets(partitions).items()}
         finally:
             consumer.close(autocommit=False)
 
+    def settle(self, seconds: float = 30) -> None:
+        """Wait until every transaction has its markers: a commit returns before readers see it, and an open one may be
+        followed by records that are committed."""
+        deadline = time.monotonic() + seconds
+        for topic in (self.input, self.output, self.dead):
+            while self.ends(topic) != self.ends(topic, "read_uncommitted"):
+                assert time.monotonic() < deadline, f"{topic}: a transaction is open after {seconds} s"
+                time.sleep(0.05)
+
     def wait_until_drained(self, seconds: float) -> None:
-        """Wait until the group's offsets stand at the ends of the input."""
+        """Wait until the group's offsets stand at the ends of the input, and readers see everything."""
         deadline = time.monotonic() + seconds
         while (committed := self.committed()) != (ends := self.ends(self.input)):
             assert time.monotonic() < deadline, f"not drained in {seconds} s: committed {committed} of {ends}"
             time.sleep(0.2)
+        self.settle()
 
 
 class Worker:

@@ -1,11 +1,10 @@
 """`review-trainer`: from labelled reviews to a model that the worker serves."""
 
-from typing import Annotated
-
 import typer
 
 from trainer import cli_data, cli_model, cli_train
 from worker.console import run_app
+from worker.versions import VersionOption
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,15 +30,8 @@ review-trainer predict models/imdb "It starts slowly, and then it is wonderful."
 
 
 @app.callback()
-def _callback(
-    version: Annotated[bool, typer.Option("--version", help="Print versions and leave.", is_eager=True)] = False,
-) -> None:
-    if version:
-        from worker.versions import versions
-
-        for name, number in versions().items():
-            print(name, number)
-        raise typer.Exit
+def _callback(version: VersionOption = False) -> None:
+    """What stands before a command."""
 
 
 for command in (

@@ -113,6 +113,11 @@ def _open(path: Path) -> Artifact:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"])) or "file"
         raise ArtifactError(f"{folder / MANIFEST}: {field}: {first['msg']}") from None
+    if folder.name.isascii() and folder.name.isdigit() and int(folder.name) != manifest.version:
+        # Predictions would name one version, and the folder another.
+        raise ArtifactError(
+            f"{folder}: its manifest says version {manifest.version}; rename the folder, or `review-trainer import` it"
+        )
     _verify(folder, manifest)
     config = parse_config((folder / CONFIG).read_bytes(), str(folder / CONFIG))
     if config.labels != manifest.labels:

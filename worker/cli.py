@@ -14,6 +14,7 @@ from rich.markup import escape
 from worker.console import err, out, run_app
 from worker.errors import UsageError
 from worker.settings import Settings, load_settings
+from worker.versions import VersionOption
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,15 +57,8 @@ Json = Annotated[bool, typer.Option("--json", help="JSON for a program instead o
 
 
 @app.callback()
-def _callback(
-    version: Annotated[bool, typer.Option("--version", help="Print versions and leave.", is_eager=True)] = False,
-) -> None:
-    if version:
-        from worker.versions import versions
-
-        for name, number in versions().items():
-            print(name, number)
-        raise typer.Exit
+def _callback(version: VersionOption = False) -> None:
+    """What stands before a command."""
 
 
 @app.command()
@@ -184,7 +178,9 @@ def _write(outcomes: Iterator[Any], stream: Any, source: str) -> None:
 
 
 def _name_refused(source: str, rejection: Any) -> None:
-    err.print(f"{source}: record {rejection.source.offset}: {rejection.reason.value}: {rejection.detail}", markup=False)
+    """Records of a file are counted from 1, as people and editors do."""
+    number = rejection.source.offset + 1
+    err.print(f"{source}: record {number}: {rejection.reason.value}: {rejection.detail}", markup=False)
 
 
 @app.command()

@@ -108,7 +108,7 @@ def connect(make: Callable[[], T], settings: KafkaSettings) -> T:
             ) from None
         except AuthorizationError as error:
             raise BrokerError(f"the broker at {settings.bootstrap_servers} refuses: {error}") from None
-        except (KafkaError, OSError, ValueError) as error:
+        except (KafkaError, OSError) as error:
             raise BrokerError(f"broker {settings.bootstrap_servers}: {error}") from None
 
 

@@ -53,7 +53,9 @@ def _trace(exc_info: Any) -> list[str]:
 
 
 def drop_harmless(record: logging.LogRecord) -> bool:
-    """False for a line that only looks like trouble."""
+    """False for a line of kafka-python's that only looks like trouble."""
+    if not record.name.startswith("kafka"):
+        return True
     text = record.getMessage()
     return not any(harmless in text for harmless in _HARMLESS)
 

@@ -5,6 +5,7 @@
 """
 
 import os
+import re
 import socket
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -40,9 +41,16 @@ Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 """Kafka's own rule for topic names."""
 
 
+SERVER = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):\d{1,5}")
+
+
 def _servers(names: str) -> str:
-    if not names.strip(", "):
+    servers = [name for name in names.split(",") if name.strip()]
+    if not servers:
         raise ValueError("names no server; give host:port, several with commas")
+    for name in servers:
+        if not SERVER.fullmatch(name.strip()):
+            raise ValueError(f"{name.strip()!r} is no server; give host:port, several with commas")
     return names
 
 
@@ -63,10 +71,10 @@ class KafkaSettings(Section):
     dead_letter_topic: Topic = "reviews-dead-letters"
     transactional_id: str | None = None
     """One a worker, the same after a restart: it is how a restarted worker ends what the dead one left open. Default:
-    group, host name and HTTP port, which two workers on one machine can't share."""
+    group, host name and HTTP port, which two workers on one machine can't share (with port 0, the process id)."""
     group_instance_id: str | None = None
-    """Static membership: a restarted worker has its partitions back at once. Default: like `transactional_id`; empty
-    for none, where names do not survive a restart (pods of a Deployment)."""
+    """Static membership: a restarted worker has its partitions back at once. Default: like `transactional_id`, and none
+    with HTTP port 0; empty for none, where names do not survive a restart (pods of a Deployment)."""
     client_id: str = "review-worker"
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     ssl_cafile: Path | None = None
@@ -190,18 +198,18 @@ class Settings(BaseSettings):
     @property
     def transactional_id(self) -> str:
         """The producer's name for its transactions."""
-        return self.kafka.transactional_id or self._own_name
+        return self.kafka.transactional_id or self._own_name(self.http.port or os.getpid())
 
     @property
     def group_instance_id(self) -> str | None:
         """The static member's name, or None for a dynamic member."""
         if self.kafka.group_instance_id is None:
-            return self._own_name
+            # A name that does not come back would keep its partitions from everybody for a session time-out.
+            return self._own_name(self.http.port) if self.http.port else None
         return self.kafka.group_instance_id or None
 
-    @property
-    def _own_name(self) -> str:
-        return f"{self.kafka.group_id}-{socket.gethostname()}-{self.http.port}"
+    def _own_name(self, number: int) -> str:
+        return f"{self.kafka.group_id}-{socket.gethostname()}-{number}"
 
 
 CONFIG_FILE = "_config_file"

@@ -2,6 +2,9 @@
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
 
 DISTRIBUTIONS = ("review-scorer", "tensorflow", "keras", "transformers", "tokenizers", "kafka-python", "pydantic")
 
@@ -15,3 +18,16 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _print_and_leave(asked: bool) -> None:
+    if asked:
+        for name, number in versions().items():
+            print(name, number)
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", callback=_print_and_leave, is_eager=True, help="Print versions and leave.")
+]
+"""For the callback of a console program."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,8 +93,10 @@ def read_labelled(path: Path) -> list[Labelled]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream:
             reviews = _labelled_rows(stream, path)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DemoError(f"{path}: cannot be read: {error}") from None
+    except OSError as error:
+        raise DemoError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
+        raise DemoError(f"{path}: cannot be read: {error}; the demo takes a CSV in UTF-8, plain or .gz") from None
     if len(reviews) < FEWEST_REVIEWS:
         raise DemoError(f"{path}: {len(reviews)} labelled reviews; the demo needs at least {FEWEST_REVIEWS}")
     return reviews

@@ -5,16 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from contract.pieces import GUARDED, PatientStage, StubWorker, started_stubs
+from contract.pieces import GUARDED, StubWorker, started_stubs
 from running import Broker, Stage, broker
-
-
-@pytest.fixture
-def stage(kafka: Broker) -> Stage:
-    """Fresh topics with two partitions and a fresh group."""
-    made = PatientStage(kafka.address, partitions=2)
-    made.make_topics()
-    return made
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +19,7 @@ def fragile_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]
 @pytest.fixture
 def fragile(fragile_broker: Broker) -> Stage:
     """Fresh topics with two partitions and a fresh group on a broker that may be paused and killed."""
-    made = PatientStage(fragile_broker.address, partitions=2)
+    made = Stage(fragile_broker.address, partitions=2)
     made.make_topics()
     return made
 

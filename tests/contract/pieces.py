@@ -15,10 +15,9 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient
 from kafka.admin import ACL, ACLFilter, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import CoordinatorLoadInProgressError, NotCoordinatorError
 from kafka.record.default_records import DefaultRecordBase, DefaultRecordBatchBuilder
 from kafka.record.util import calc_crc32c
 
@@ -193,34 +192,15 @@ def in_time(call: Callable[[], Any], seconds: float = 15) -> Any:
     return returned
 
 
-def settle(stage: Stage) -> None:
-    """Wait until every transaction has its markers: a commit returns before readers see it, and an open one may be
-    followed by records that are committed."""
-
-    def settled() -> bool:
-        for topic in (stage.input, stage.output, stage.dead):
-            consumer = KafkaConsumer(bootstrap_servers=stage.address, group_id=None)
-            try:
-                partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
-                ends = {tp.partition: end for tp, end in consumer.end_offsets(partitions).items()}
-            finally:
-                consumer.close(autocommit=False)
-            if ends != stage.ends(topic):
-                return False
-        return True
-
-    wait_for(settled, "no transaction is open")
-
-
 def visible(stage: Stage, topic: str) -> list[ConsumerRecord]:
     """What a reader of committed records sees in the end."""
-    settle(stage)
+    stage.settle()
     return stage.read(topic)
 
 
 def examined(stage: Stage) -> Finding:
     """What the oracle says once nothing is under way."""
-    settle(stage)
+    stage.settle()
     return examine(stage)
 
 
@@ -262,19 +242,6 @@ def _end(worker: StubWorker) -> None:
 
 
 # === A broker in trouble ===
-
-
-class PatientStage(Stage):
-    """Asks again while the broker is only just coming up, or coming back."""
-
-    def committed(self) -> dict[int, int]:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                return super().committed()
-            except (CoordinatorLoadInProgressError, NotCoordinatorError):
-                assert time.monotonic() < deadline, "the broker did not find its coordinator"
-                time.sleep(0.1)
 
 
 def process_id(broker: Broker) -> int:

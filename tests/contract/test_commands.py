@@ -260,7 +260,7 @@ def test_reviews_of_a_file_are_published_and_bad_rows_named(stage: Stage, tmp_pa
     done = command("publish", file, **stage.environment)
     assert done.code == 0
     refused, summary = done.err.splitlines()
-    assert refused == f"{file}: record 1: out_of_bounds: text: String should have at least 1 character"
+    assert refused == f"{file}: record 2: out_of_bounds: text: String should have at least 1 character"
     assert summary.startswith(f"2 published to {stage.input}, 1 refused, ")
     assert done.out == ""
     assert [(key, json.loads(value or b"")) for key, value in published(stage)] == [
@@ -274,7 +274,7 @@ def test_standard_input_is_published_and_the_summary_is_json_when_asked(stage: S
     assert done.code == 0
     summary = json.loads(done.out)
     assert (summary["sent"], summary["refused"]) == (1, 1)
-    assert "-: record 1: not_json: " in done.error
+    assert "-: record 2: not_json: " in done.error
     assert published(stage) == [(b"r1", review(1))]
 
 
@@ -565,8 +565,8 @@ def test_a_file_is_scored_like_the_topic(
     done = command("score", file, target, "--model", tiny_model)
     assert done.code == 0
     assert [line for line in done.err.splitlines() if "record" in line] == [
-        f"{file}: record 7: out_of_bounds: text: has no visible character",
-        f"{file}: record 60: not_json: Invalid JSON: expected ident at line 1 column 2",
+        f"{file}: record 8: out_of_bounds: text: has no visible character",
+        f"{file}: record 61: not_json: Invalid JSON: expected ident at line 1 column 2",
     ]
     assert "59 predictions, 2 refused" in done.err
     stage.wait_until_drained(60)

@@ -20,7 +20,6 @@ from contract.pieces import (
     publish,
     review,
     settings_of,
-    settle,
     visible,
     wait_for,
 )
@@ -34,7 +33,7 @@ pytestmark = pytest.mark.kafka
 
 
 def nothing_is_visible(stage: Stage) -> bool:
-    settle(stage)
+    stage.settle()
     return not stage.read(stage.output) and not stage.read(stage.dead) and not any(stage.committed().values())
 
 

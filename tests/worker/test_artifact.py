@@ -319,6 +319,15 @@ def test_a_version_may_be_named_itself(tiny_artifact: BuildArtifact, tmp_path: P
     assert open_artifact(tmp_path).manifest.version == 2
 
 
+def test_a_folder_under_another_number_than_its_manifests_is_refused(
+    tiny_artifact: BuildArtifact, tmp_path: Path
+) -> None:
+    tiny_artifact(tmp_path).rename(tmp_path / "2")
+    with pytest.raises(ArtifactError, match="manifest says version 1"):
+        open_artifact(tmp_path)
+    assert open_artifact((tmp_path / "2").rename(tmp_path / "mine")).manifest.version == 1
+
+
 def test_a_broken_newest_version_is_refused_and_not_passed_over(tiny_artifact: BuildArtifact, tmp_path: Path) -> None:
     """Going back to an older model in silence would be worse than not starting."""
     tiny_artifact(tmp_path, version=1)

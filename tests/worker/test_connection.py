@@ -161,10 +161,6 @@ def test_an_unknown_host_says_so() -> None:
     assert "DNS" in fail("no-such-host.invalid:9092")
 
 
-def test_an_address_that_is_none_is_one_line_too() -> None:
-    assert fail("127.0.0.1:port").startswith("broker 127.0.0.1:port: ")
-
-
 def test_a_password_is_not_shown_with_it(free_port: int) -> None:
     assert "no broker answered" in fail(f"127.0.0.1:{free_port}", **SASL)
 

@@ -122,6 +122,10 @@ def test_the_clients_false_alarms_are_dropped(text: str, kept: bool) -> None:
     assert drop_harmless(logging.LogRecord("kafka.net", logging.ERROR, "", 0, text, (), None)) is kept
 
 
+def test_the_same_words_of_anybody_else_are_kept() -> None:
+    assert drop_harmless(logging.LogRecord("worker.loop", logging.ERROR, "", 0, "[Cancelled]", (), None))
+
+
 SPEAKING = """
 import logging, sys
 from worker.logs import start_logging

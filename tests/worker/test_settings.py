@@ -246,6 +246,9 @@ def test_a_file_that_is_no_text_or_no_file_is_refused(tmp_path: Path) -> None:
         ("LOG_LEVEL", "loud", "log_level"),
         ("KAFKA__BOOTSTRAP_SERVERS", "", "kafka.bootstrap_servers"),
         ("KAFKA__BOOTSTRAP_SERVERS", " , ", "kafka.bootstrap_servers"),
+        ("KAFKA__BOOTSTRAP_SERVERS", ":::", "kafka.bootstrap_servers"),
+        ("KAFKA__BOOTSTRAP_SERVERS", "broker", "kafka.bootstrap_servers"),
+        ("KAFKA__BOOTSTRAP_SERVERS", "a:1,b", "kafka.bootstrap_servers"),
         ("KAFKA__GROUP_ID", "", "kafka.group_id"),
         ("KAFKA__INPUT_TOPIC", "my reviews", "kafka.input_topic"),
         ("KAFKA__INPUT_TOPIC", "a" * 250, "kafka.input_topic"),
@@ -346,6 +349,13 @@ def test_names_may_be_given() -> None:
     settings = load_settings(flags={"kafka": {"transactional_id": "t-1", "group_instance_id": "g-1"}})
 
     assert (settings.transactional_id, settings.group_instance_id) == ("t-1", "g-1")
+
+
+def test_workers_that_take_a_free_port_have_a_name_each_and_are_dynamic_members() -> None:
+    settings = load_settings(flags={"http": {"port": 0}})
+
+    assert settings.transactional_id.endswith(f"-{os.getpid()}")
+    assert settings.group_instance_id is None
 
 
 def test_an_empty_instance_id_makes_a_dynamic_member(env: Callable[..., None]) -> None:
