@@ -29,6 +29,10 @@ class Reason(StrEnum):
     """A field is there with a value of another type."""
     OUT_OF_BOUNDS = "out_of_bounds"
     """A field is empty, too long, or holds characters that are not allowed."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """The device has no room for this review, even alone."""
+    SCORER_FAILED = "scorer_failed"
+    """Tokenizer or model fail on this review, alone, and not on others."""
 
 
 class Rejection(Record):

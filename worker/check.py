@@ -74,10 +74,10 @@ def _score_once(artifact: Artifact, settings: Settings) -> str:
 
     engine = open_engine(artifact, settings.engine, settings.precision)
     try:
-        scorer = Scorer.open(artifact, engine)
+        scorer = Scorer(artifact, engine)
         prepared = scorer.prepare([Review(review_id="check", text=SAMPLE)])
         source = Source(topic="check", partition=0, offset=0)
-        (outcome,) = scorer.conclude(prepared, [source], scorer.submit(prepared).result())
+        (outcome,) = scorer.conclude(prepared, [source], scorer.collect(scorer.submit(prepared)))
     finally:
         engine.close()
     assert isinstance(outcome, Prediction)  # noqa: S101 - a review has a prediction

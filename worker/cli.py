@@ -154,7 +154,7 @@ def score(
         engine_ = open_engine(artifact, chosen.engine, chosen.precision)
         try:
             pace = Pace(batch.max_reviews, batch.token_budget, cut.head + cut.tail)
-            scorer = Scorer.open(artifact, engine_)
+            scorer = Scorer(artifact, engine_)
             outcomes = score_messages(read_messages(source), scorer, pace, batch.max_message_bytes)
             _write(outcomes, stream, source)
         finally:

@@ -4,8 +4,9 @@
     ├── UsageError           the command or its input is wrong: exit 2
     │   └── SettingsError    a setting is unknown, missing or out of range
     ├── ArtifactError        a model folder or checkpoint that cannot be used: exit 1
-    ├── EngineError          the engine asked for cannot run here: exit 1
-    └── BrokerError          no broker, no topic, no right: exit 1
+    ├── EngineError          the engine asked for cannot run here, or no longer scores: exit 1
+    ├── BrokerError          no broker, no topic, no right: exit 1
+    └── LimitError           too many dead letters to be accidents: exit 1, the batch is not committed
     Rewind                   what is in hand is void: read the committed offsets and go on from there
 
 A record at fault is no exception: it is a `schemas.Rejection`. Everything else that is raised is a defect or a broken
@@ -36,11 +37,15 @@ class ArtifactError(ReviewScorerError):
 
 
 class EngineError(ReviewScorerError):
-    """The engine that was asked for cannot run on this machine."""
+    """The engine that was asked for cannot run on this machine, or no longer scores anything."""
 
 
 class BrokerError(ReviewScorerError):
     """The broker cannot be reached, or refuses what the worker needs."""
+
+
+class LimitError(ReviewScorerError):
+    """More dead letters than single records at fault would make."""
 
 
 class Rewind(Exception):  # noqa: N818 - an outcome, not an error of ours

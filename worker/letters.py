@@ -4,11 +4,13 @@ import re
 from dataclasses import dataclass
 from datetime import UTC
 
-from schemas import Prediction, Rejection
+from schemas import Prediction, Reason, Rejection
 from worker.message import Headers, Message
 
 EVENT_TYPE = b"review.scored.v1"
 CONNECTOR = b"review-worker"
+IN_SCORING = frozenset({Reason.OUT_OF_MEMORY, Reason.SCORER_FAILED})
+"""Reasons that are found behind the intake: Kafka Connect's stage is another then."""
 
 _TRACEPARENT = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context, version 00. Anything else in that header is not carried on."""
@@ -62,7 +64,7 @@ class Letters:
             ("__connect.errors.partition", str(message.partition).encode()),
             ("__connect.errors.offset", str(message.offset).encode()),
             ("__connect.errors.connector.name", CONNECTOR),
-            ("__connect.errors.stage", b"VALUE_CONVERTER"),
+            ("__connect.errors.stage", b"TRANSFORMATION" if rejection.reason in IN_SCORING else b"VALUE_CONVERTER"),
             ("__connect.errors.exception.message", rejection.detail.encode()),
             *trace(message.headers),
         ]

@@ -8,18 +8,21 @@ Batches are committed in the order in which they were read, and never is more th
 """
 
 import logging
-from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event
 
-from worker.engine import Scored
 from worker.errors import BrokerError, Rewind
 from worker.intake import read_review
 from worker.letters import Letters
+from worker.limits import DeadLetterCount
 from worker.metrics import Metrics
+from worker.models import Models
 from worker.outbox import Outbox
 from worker.pace import Pace
-from worker.scorer import Prepared, Scorer
+from worker.rescue import Collected, Work
+from worker.scorer import Prepared
+from worker.settings import LimitSettings
+from worker.shadow import Shadow
 from worker.source import Batch, ReviewSource
 from worker.watchdog import Watchdog
 
@@ -38,7 +41,7 @@ class InHand:
 
     batch: Batch
     prepared: Prepared
-    scores: Future[Scored]
+    work: Work
 
 
 @dataclass
@@ -46,15 +49,18 @@ class Loop:
     """Reads, scores and commits until told to stop."""
 
     source: ReviewSource
-    scorer: Scorer
+    models: Models
     letters: Letters
     outbox: Outbox
     pace: Pace
     metrics: Metrics
     watchdog: Watchdog
+    shadow: Shadow | None
+    limits: LimitSettings
     max_message_bytes: int
     stopping: Event
     """Set from a signal handler: end after the batch in hand is committed."""
+    dead_letters: DeadLetterCount = field(default_factory=DeadLetterCount)
     aborts: int = 0
     """Transactions that were not committed since the last one that was."""
 
@@ -63,23 +69,31 @@ class Loop:
 
         Raises:
             BrokerError: the broker refuses what the worker needs, or nothing could be committed ten times in a row.
+            EngineError: tokenizer or device fail on everything.
+            LimitError: too many dead letters.
         """
         in_hand: InHand | None = None
         while not self.stopping.is_set() or in_hand is not None:
             try:
+                if in_hand is None:
+                    self.models.take()
                 in_hand = self._turn(in_hand)
             except Rewind as rewind:
                 in_hand = None
                 self._rewind(rewind)
 
     def _turn(self, in_hand: InHand | None) -> InHand | None:
-        """Read the next batch, start the device on it as soon as it is free, and commit the one that it finished."""
-        batch = None if self.stopping.is_set() else self._poll(0 if in_hand else IDLE_SECONDS)
+        """Read the next batch, start the device on it as soon as it is free, and commit the one that it finished.
+
+        Before a stop and before another model is taken nothing is read, so that nothing is in hand afterwards.
+        """
+        finishing = self.stopping.is_set() or self.models.waiting
+        batch = None if finishing else self._poll(0 if in_hand else IDLE_SECONDS)
         prepared = self._prepare(batch) if batch else None
-        scored = self._wait(in_hand) if in_hand else None
-        following = InHand(batch, prepared, self.scorer.submit(prepared)) if batch and prepared else None
-        if in_hand and scored:
-            self._commit(in_hand, scored)
+        collected = self._wait(in_hand) if in_hand else None
+        following = InHand(batch, prepared, self.models.current.submit(prepared)) if batch and prepared else None
+        if in_hand and collected:
+            self._commit(in_hand, collected)
         return following
 
     def _poll(self, seconds: float) -> Batch | None:
@@ -94,26 +108,31 @@ class Loop:
             read = [read_review(message, self.max_message_bytes) for message in batch.messages]
         self.watchdog.enter("tokenize")
         with self.metrics.timed("tokenize"):
-            prepared = self.scorer.prepare(read)
+            prepared = self.models.current.prepare(read)
         self.pace.observe(len(prepared.rows), prepared.tokens)
         return prepared
 
-    def _wait(self, in_hand: InHand) -> Scored:
+    def _wait(self, in_hand: InHand) -> Collected:
         self.watchdog.enter("score")
-        scored = in_hand.scores.result()
-        self.metrics.stage_seconds.labels("score").observe(scored.seconds)
-        self.metrics.device_busy.inc(scored.seconds)
-        return scored
+        collected = self.models.current.collect(in_hand.work)
+        self.metrics.stage_seconds.labels("score").observe(collected.seconds)
+        self.metrics.device_busy.inc(collected.seconds)
+        return collected
 
-    def _commit(self, in_hand: InHand, scored: Scored) -> None:
+    def _commit(self, in_hand: InHand, collected: Collected) -> None:
         self.watchdog.enter("commit")
         batch = in_hand.batch
         with self.metrics.timed("commit"):
-            outcomes = self.scorer.conclude(in_hand.prepared, [message.source for message in batch.messages], scored)
+            sources = [message.source for message in batch.messages]
+            outcomes = self.models.current.conclude(in_hand.prepared, sources, collected)
+            dead_letters = self.dead_letters.after(outcomes, self.limits)
             records = [self.letters.write(message, it) for message, it in zip(batch.messages, outcomes, strict=True)]
             self.outbox.publish(records, batch.positions, batch.membership)
         self.aborts = 0
-        self.metrics.count_batch(batch.messages, outcomes, scored)
+        self.dead_letters = dead_letters
+        self.metrics.count_batch(batch.messages, outcomes, collected)
+        if self.shadow:
+            self.shadow.follow(in_hand.prepared.read, outcomes)
 
     def _rewind(self, rewind: Rewind) -> None:
         self.watchdog.enter("rewind")

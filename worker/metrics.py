@@ -23,19 +23,25 @@ from prometheus_client import (
 )
 
 from schemas import ModelName, Prediction, Reason, Rejection
-from worker.engine import EngineDescription, Scored
+from worker.engine import EngineDescription
 from worker.message import Message
+from worker.rescue import Collected
 
 Stage = Literal["poll", "intake", "tokenize", "score", "commit"]
 Outcome = Literal["committed", "aborted", "unknown"]
+Reload = Literal["taken", "refused"]
+Agreement = Literal["same", "different", "failed", "skipped"]
 
 STAGES: tuple[Stage, ...] = ("poll", "intake", "tokenize", "score", "commit")
 OUTCOMES: tuple[Outcome, ...] = ("committed", "aborted", "unknown")
+RELOADS: tuple[Reload, ...] = ("taken", "refused")
+AGREEMENTS: tuple[Agreement, ...] = ("same", "different", "failed", "skipped")
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 _TOKENS = (64, 256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _AGES = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 86_400)
+_DIFFERENCES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 _SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 
 
@@ -110,6 +116,21 @@ class Metrics:
         self.ready = Gauge(
             "review_worker_ready", "1 when the worker takes part in the group with a warm model.", registry=registry
         )
+        self.reloads = Counter(
+            "review_worker_model_reloads", "Newer versions of the model by outcome.", ["outcome"], registry=registry
+        )
+        self.shadowed = Counter(
+            "review_worker_shadow_reviews",
+            "Reviews given to the shadow model, by its agreement with the published label.",
+            ["agreement"],
+            registry=registry,
+        )
+        self.shadow_difference = Histogram(
+            "review_worker_shadow_difference",
+            "Difference of the shadow model's and the published probability of the published label.",
+            buckets=_DIFFERENCES,
+            registry=registry,
+        )
         # A rate() over a series that appears with its first event misses that event.
         for stage in STAGES:
             self.stage_seconds.labels(stage)
@@ -117,6 +138,10 @@ class Metrics:
             self.transactions.labels(outcome)
         for reason in Reason:
             self.rejections.labels(reason.value)
+        for reload in RELOADS:
+            self.reloads.labels(reload)
+        for agreement in AGREEMENTS:
+            self.shadowed.labels(agreement)
 
     @contextmanager
     def timed(self, stage: Stage) -> Iterator[None]:
@@ -126,7 +151,7 @@ class Metrics:
         self.stage_seconds.labels(stage).observe(time.perf_counter() - start)
 
     def count_batch(
-        self, messages: Sequence[Message], outcomes: Sequence[Prediction | Rejection], scored: Scored
+        self, messages: Sequence[Message], outcomes: Sequence[Prediction | Rejection], collected: Collected
     ) -> None:
         """A batch was committed: one outcome a message."""
         now = time.time()
@@ -145,8 +170,8 @@ class Metrics:
         if messages:
             self.batch_reviews.observe(len(messages))
             self.batch_tokens.observe(tokens)
-        if scored.device_tokens:
-            self.padding_ratio.set(1 - tokens / scored.device_tokens)
+        if collected.device_tokens:
+            self.padding_ratio.set(1 - tokens / collected.device_tokens)
 
     def show_lag(self, behind: Mapping[tuple[str, int], int], rate: float) -> None:
         """Records that wait, by topic and partition, and how long they will at the recent rate (records/s)."""

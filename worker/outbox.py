@@ -145,10 +145,13 @@ class Outbox:
         return producer
 
     def _settle(self, error: KafkaError, committing: bool) -> NoReturn:
-        """Leave when trying again cannot help; otherwise start over with a new producer."""
-        self._refuse_fatal(error)
+        """Start over with a new producer, so that nothing is left open, and leave when trying again cannot help."""
+        if _is(error, ProducerFencedError, FencedInstanceIdError):
+            # A new producer would shut out the worker that has the name now.
+            self._refuse_fatal(error)
         discard(self._producer)
         self._producer = self._open()
+        self._refuse_fatal(error)
         raise Rewind(type(error).__name__, "unknown" if committing else "aborted") from None
 
     def _refuse_fatal(self, cause: BaseException) -> None:

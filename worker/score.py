@@ -17,5 +17,5 @@ def score_messages(
     while batch := list(islice(messages, pace.next_reviews)):
         prepared = scorer.prepare([read_review(message, max_message_bytes) for message in batch])
         pace.observe(len(prepared.rows), prepared.tokens)
-        scored = scorer.submit(prepared).result()
-        yield from scorer.conclude(prepared, [message.source for message in batch], scored)
+        collected = scorer.collect(scorer.submit(prepared))
+        yield from scorer.conclude(prepared, [message.source for message in batch], collected)

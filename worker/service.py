@@ -5,10 +5,11 @@ is asked for first all the same, since loading a model takes longer than finding
 """
 
 import logging
+import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -21,10 +22,12 @@ from worker.letters import Letters
 from worker.logs import start_logging
 from worker.loop import Loop
 from worker.metrics import Metrics
+from worker.models import Models
 from worker.outbox import Outbox
 from worker.pace import Pace
 from worker.scorer import Scorer
 from worker.settings import Settings
+from worker.shadow import Shadow
 from worker.source import ReviewSource
 from worker.topics import require_topics
 from worker.watchdog import Watchdog
@@ -43,6 +46,22 @@ def open_model(settings: Settings) -> Artifact:
     if settings.model is None or settings.model == Path():
         raise SettingsError("no model: set WORKER_MODEL or --model to an artefact folder or its parent")
     return open_artifact(settings.model)
+
+
+def load_scorer(artifact: Artifact, settings: Settings) -> Scorer:
+    """A verified artefact, warm and ready to score.
+
+    Raises:
+        ArtifactError: a file that matches its hash cannot be used all the same.
+        EngineError: the engine that the settings name cannot run here.
+    """
+    engine = open_engine(artifact, settings.engine, settings.precision)
+    try:
+        engine.warm_up()
+        return Scorer(artifact, engine)
+    except BaseException:
+        engine.close()
+        raise
 
 
 class State:
@@ -100,11 +119,17 @@ def _serve(settings: Settings) -> None:
         watchdog.enter("find topics")
         require_topics(settings.kafka)
         watchdog.enter("load model", settings.watchdog.load_seconds)
-        engine = open_engine(artifact, settings.engine, settings.precision)
-        stack.callback(engine.close)
-        engine.warm_up()
-        metrics.show_model(artifact.name, engine.description, manifest.labels)
-        log.info("model ready", extra={"engine": vars(engine.description)})
+        scorer = load_scorer(artifact, settings)
+        # The folder of one version has no newer ones.
+        parent = settings.model if artifact.folder != settings.model else None
+        models = stack.enter_context(
+            Models(scorer, parent, lambda newer: load_scorer(newer, settings), settings.reload.seconds, metrics)
+        )
+        stack.enter_context(_hang_ups(models.ask, stopping))
+        log.info("model ready", extra={"engine": vars(scorer.engine.description)})
+        shadow = _open_shadow(settings, artifact, metrics)
+        if shadow:
+            stack.callback(shadow.close)
         watchdog.enter("connect")
         outbox = Outbox(settings)
         stack.callback(outbox.close)
@@ -112,18 +137,57 @@ def _serve(settings: Settings) -> None:
         stack.callback(source.close)
         loop = Loop(
             source=source,
-            scorer=Scorer.open(artifact, engine),
+            models=models,
             letters=Letters(settings.kafka.output_topic, settings.kafka.dead_letter_topic),
             outbox=outbox,
             pace=Pace(settings.batch.max_reviews, settings.batch.token_budget, manifest.cut.head + manifest.cut.tail),
             metrics=metrics,
             watchdog=watchdog,
+            shadow=shadow,
+            limits=settings.limits,
             max_message_bytes=settings.batch.max_message_bytes,
             stopping=stopping,
         )
         loop.run()
         watchdog.enter("close")
     log.info("stopped")
+
+
+def _open_shadow(settings: Settings, artifact: Artifact, metrics: Metrics) -> Shadow | None:
+    """The second model, if the settings name one.
+
+    Raises:
+        SettingsError: it has other labels.
+        ArtifactError: it cannot be used.
+    """
+    if settings.shadow.model is None:
+        return None
+    second = open_artifact(settings.shadow.model)
+    if second.manifest.labels != artifact.manifest.labels:
+        raise SettingsError(
+            f"shadow.model {second.folder}: its labels are {', '.join(second.manifest.labels)}, those of the model "
+            f"{', '.join(artifact.manifest.labels)}; only models with the same labels can be compared"
+        )
+    log.info("shadow model", extra={"model": second.manifest.name, "version": second.manifest.version})
+    return Shadow(load_scorer(second, settings), settings.shadow.share, metrics)
+
+
+@contextmanager
+def _hang_ups(reload: Callable[[], None], stopping: threading.Event) -> Iterator[None]:
+    """SIGHUP looks for a newer model, as daemons have it; when it means that the terminal was closed, it stops."""
+    had_terminal = os.isatty(sys.stderr.fileno())
+
+    def hang_up(_: int, __: FrameType | None) -> None:
+        if had_terminal and not os.isatty(sys.stderr.fileno()):
+            stopping.set()
+        else:
+            reload()
+
+    before = signal.signal(signal.SIGHUP, hang_up)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @contextmanager

@@ -146,12 +146,39 @@ class HttpSettings(Section):
 
 
 class WatchdogSettings(Section):
-    """When a stage that does not return ends the process; the supervisor's restart goes on from the last commit."""
+    """When what does not move ends the process; the supervisor's restart goes on from the last commit."""
 
     stage_seconds: Annotated[float, Field(ge=1)] = 60
     """Longest time that one stage of the loop may take."""
     load_seconds: Annotated[float, Field(ge=1)] = 600
     """Longest time that loading and warming the model may take."""
+    partition_seconds: Annotated[float, Field(ge=1)] = 120
+    """Longest time that a partition may have records and bring none, while nothing else is left to read."""
+
+
+class LimitSettings(Section):
+    """When dead letters are no longer single records at fault, but a sign that something else is."""
+
+    consecutive_dead_letters: Annotated[int, Field(ge=0)] = 1_000
+    """The worker ends before it commits more dead letters than these without a prediction between; 0 for no limit."""
+    dead_letters: Annotated[int, Field(ge=0)] = 0
+    """The same for all dead letters since it started; 0 for no limit."""
+
+
+class ReloadSettings(Section):
+    """How a newer version of the model is noticed."""
+
+    seconds: Annotated[float, Field(ge=0)] = 10
+    """How often the model's parent folder is looked at; 0 for never, so that only SIGHUP does."""
+
+
+class ShadowSettings(Section):
+    """A second model that scores along, to see how it would decide; its predictions go nowhere."""
+
+    model: Path | None = None
+    """Its artefact folder, or the parent: then the newest version. It needs the same labels."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of the batches that it scores too, where it keeps up."""
 
 
 class Settings(BaseSettings):
@@ -174,6 +201,9 @@ class Settings(BaseSettings):
     batch: BatchSettings = BatchSettings()
     http: HttpSettings = HttpSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
+    limits: LimitSettings = LimitSettings()
+    reload: ReloadSettings = ReloadSettings()
+    shadow: ShadowSettings = ShadowSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @classmethod

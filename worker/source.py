@@ -101,6 +101,11 @@ class ReviewSource:
         self._void = False
         """Records were read that may not be used: the next poll of a member begins with going back."""
         self._unstable_since: float | None = None
+        self._stuck_seconds = settings.watchdog.partition_seconds
+        self._stuck_since: dict[TopicPartition, float] = {}
+        """Partitions that have records and brought none, although nothing else was left to read."""
+        self._ran_dry = False
+        """A poll brought nothing since the lag was last measured."""
         self._measured: dict[TopicPartition, int] = {}
         self._measured_at = 0.0
         self._measure_at = 0.0
@@ -135,6 +140,7 @@ class ReviewSource:
             for partition in records.values()
             for r in partition
         ]
+        self._ran_dry = self._ran_dry or not records
         positions = self._advanced()
         if not messages and not positions:
             return None
@@ -198,7 +204,11 @@ class ReviewSource:
             self._void = True
 
     def measure_lag(self) -> None:
-        """Refresh the lag metrics, at most every five seconds."""
+        """Refresh the lag metrics, at most every five seconds.
+
+        Raises:
+            BrokerError: a partition has records, and the client does not fetch them.
+        """
         now = time.monotonic()
         if now < self._measure_at:
             return
@@ -208,16 +218,33 @@ class ReviewSource:
             # Under read_committed this is the last stable offset: a record of an open transaction is not lag yet.
             ends = self._consumer.end_offsets(list(assignment), timeout_ms=LAG_PATIENCE_MS) if assignment else {}
         except KafkaError:
+            self._stuck_since = {}
             return
         given = {partition: self._given.get(partition) or 0 for partition in ends}
         behind = {partition: max(0, end - given[partition]) for partition, end in ends.items()}
         advanced = sum(max(0, given[partition] - self._measured.get(partition, given[partition])) for partition in ends)
+        self._require_progress({p for p in ends if behind[p] and given[p] == self._measured.get(p)}, now)
         elapsed = now - self._measured_at
         self._measured_at, self._measured = now, given
         self._metrics.show_lag(
             {(partition.topic, partition.partition): records for partition, records in behind.items()},
             rate=advanced / elapsed,
         )
+
+    def _require_progress(self, waiting: set[TopicPartition], now: float) -> None:
+        """Hold every partition to the time limit.
+
+        kafka-python has stopped to fetch a partition in silence before (dpkp/kafka-python#3131), and the group sees
+        nothing of it. A partition that waits while others are read is no such case: it has its turn.
+        """
+        dry, self._ran_dry = self._ran_dry, False
+        self._stuck_since = {p: self._stuck_since.get(p, now) for p in waiting} if dry else {}
+        for partition, since in self._stuck_since.items():
+            if now - since > self._stuck_seconds:
+                raise BrokerError(
+                    f"{self._topic}: partition {partition.partition} has records behind offset "
+                    f"{self._given.get(partition)}, but none came for {now - since:.0f} s; start again to fetch anew"
+                )
 
     def close(self) -> None:
         """Leave the group (a static member keeps its place until its session ends) and close the connections."""

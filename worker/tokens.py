@@ -82,7 +82,12 @@ class ReviewTokenizer:
     def encode(self, texts: Sequence[str]) -> list[TokenRow]:
         """One row a text, in their order."""
         cleaned = [self._clean(text) for text in texts]
-        encodings = self._tokenizer.encode_batch_fast(cleaned, add_special_tokens=False)
+        try:
+            encodings = self._tokenizer.encode_batch_fast(cleaned, add_special_tokens=False)
+        except (Exception, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as panic:  # Rust's, which is no Exception and would end the process
+            raise RuntimeError(f"the tokenizer ended with {type(panic).__name__}") from None
         return [self._row(encoding.ids) for encoding in encodings]
 
     def _row(self, content: list[int]) -> TokenRow:

@@ -21,6 +21,8 @@ def test_the_list_of_reasons_is_closed_and_public() -> None:
         "missing_field",
         "wrong_type",
         "out_of_bounds",
+        "out_of_memory",
+        "scorer_failed",
     ]
 
 

@@ -11,9 +11,10 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from schemas import ModelName, Prediction, Reason, Rejection
-from worker.engine import EngineDescription, Scored
+from worker.engine import EngineDescription
 from worker.message import Message
-from worker.metrics import OUTCOMES, STAGES, Metrics
+from worker.metrics import AGREEMENTS, OUTCOMES, RELOADS, STAGES, Metrics
+from worker.rescue import Collected
 
 CONTRACT = {
     "review_worker_reviews_consumed_total",
@@ -32,6 +33,9 @@ CONTRACT = {
     "review_worker_corrupt_records_total",
     "review_worker_confidence",
     "review_worker_model_info",
+    "review_worker_model_reloads_total",
+    "review_worker_shadow_reviews_total",
+    "review_worker_shadow_difference",
     "review_worker_ready",
 }
 LABELS = {
@@ -40,6 +44,8 @@ LABELS = {
     "stage_seconds": {"stage"},
     "lag_records": {"topic", "partition"},
     "transactions_total": {"outcome"},
+    "model_reloads_total": {"outcome"},
+    "shadow_reviews_total": {"agreement"},
     "model_info": {"name", "version", "digest", "engine", "device", "precision"},
 }
 MODEL = ModelName(name="imdb", version=3, digest="sha256:" + "0" * 64)
@@ -89,7 +95,7 @@ def count(
     metrics: Metrics, messages: Sequence[Message], outcomes: Sequence[Prediction | Rejection], device_tokens: int
 ) -> None:
     logits = np.zeros((len(outcomes), 2), dtype=np.float32)
-    metrics.count_batch(messages, outcomes, Scored(logits, 0.5, device_tokens))
+    metrics.count_batch(messages, outcomes, Collected(logits, 0.5, device_tokens, {}))
 
 
 def in_use() -> Metrics:
@@ -120,6 +126,7 @@ def test_every_metric_has_a_unit_or_a_count_in_its_type() -> None:
         "stage_seconds",
         "end_to_end_seconds",
         "confidence",
+        "shadow_difference",
     }
     assert {name for name, kind in kinds.items() if kind == "gauge"} == {
         "padding_ratio",
@@ -150,6 +157,10 @@ def test_series_that_are_known_start_at_0() -> None:
         assert value(metrics, "stage_seconds_count", stage=stage) == 0
     for outcome in OUTCOMES:
         assert value(metrics, "transactions_total", outcome=outcome) == 0
+    for outcome in RELOADS:
+        assert value(metrics, "model_reloads_total", outcome=outcome) == 0
+    for agreement in AGREEMENTS:
+        assert value(metrics, "shadow_reviews_total", agreement=agreement) == 0
     for label in ("negative", "positive"):
         assert value(metrics, "predictions_total", label=label) == 0
 

@@ -22,7 +22,7 @@ def artifact(tiny_artifact: Callable[..., Path], tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(scope="module")
 def scorer(artifact: Artifact, tiny_engine: Engine) -> Scorer:
-    return Scorer.open(artifact, tiny_engine)
+    return Scorer(artifact, tiny_engine)
 
 
 def source(offset: int) -> Source:
@@ -40,7 +40,7 @@ def rejection(offset: int) -> Rejection:
 def score(scorer: Scorer, read: Sequence[Review | Rejection]) -> Outcomes:
     prepared = scorer.prepare(read)
     sources = [source(100 + place) for place in range(len(read))]
-    return scorer.conclude(prepared, sources, scorer.submit(prepared).result(timeout=60))
+    return scorer.conclude(prepared, sources, scorer.collect(scorer.submit(prepared)))
 
 
 def test_a_text_gets_the_probabilities_of_the_reference(scorer: Scorer, tiny_folder: Path) -> None:
@@ -119,7 +119,7 @@ def test_predictions_name_the_artefact(scorer: Scorer, artifact: Artifact) -> No
 def test_the_artefacts_temperature_and_cleaning_are_applied(
     tiny_artifact: Callable[..., Path], tmp_path: Path, tiny_engine: Engine, scorer: Scorer
 ) -> None:
-    other = Scorer.open(
+    other = Scorer(
         open_artifact(tiny_artifact(tmp_path, temperature=2.0, cleaning=["line-breaks", "ellipses"])), tiny_engine
     )
 
@@ -133,7 +133,7 @@ def test_the_artefacts_temperature_and_cleaning_are_applied(
 
 def test_sources_that_do_not_belong_to_what_was_read_are_an_error(scorer: Scorer) -> None:
     prepared = scorer.prepare([review("great")])
-    scored = scorer.submit(prepared).result(timeout=60)
+    scored = scorer.collect(scorer.submit(prepared))
 
     with pytest.raises(ValueError, match="zip"):
         scorer.conclude(prepared, [], scored)

@@ -7,6 +7,7 @@ on a CPU there is no launch to amortise, and several small products keep the cor
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -70,15 +71,21 @@ class OpenVinoEngine:
     def _score(self, rows: Sequence[Ids]) -> Scored:
         start = time.perf_counter()
         logits = self._logits = np.empty((len(rows), self._labels), dtype=np.float32)
-        for index in sorted(range(len(rows)), key=lambda index: -len(rows[index])):
-            length = len(rows[index])
-            inputs = {
-                "input_ids": rows[index][None],
-                "attention_mask": self._ones[:, :length],
-                "token_type_ids": self._zeros[:, :length],
-            }
-            self._queue.start_async(inputs, index)
-        self._queue.wait_all()
+        try:
+            for index in sorted(range(len(rows)), key=lambda index: -len(rows[index])):
+                length = len(rows[index])
+                inputs = {
+                    "input_ids": rows[index][None],
+                    "attention_mask": self._ones[:, :length],
+                    "token_type_ids": self._zeros[:, :length],
+                }
+                self._queue.start_async(inputs, index)
+            self._queue.wait_all()
+        except Exception:
+            # What still runs would write into the next batch's logits.
+            with suppress(Exception):
+                self._queue.wait_all()
+            raise
         return Scored(logits, time.perf_counter() - start, sum(len(row) for row in rows))
 
     def _take(self, request: Any, index: int) -> None:
