@@ -153,7 +153,7 @@ def score(
     with _output(target) as stream:
         engine_ = open_engine(artifact, chosen.engine, chosen.precision)
         try:
-            pace = Pace(batch.max_reviews, batch.token_budget, cut.head + cut.tail)
+            pace = Pace(batch, cut.head + cut.tail)
             scorer = Scorer(artifact, engine_)
             outcomes = score_messages(read_messages(source), scorer, pace, batch.max_message_bytes)
             _write(outcomes, stream, source)

@@ -114,7 +114,10 @@ class Loop:
 
     def _wait(self, in_hand: InHand) -> Collected:
         self.watchdog.enter("score")
+        while not in_hand.work.done(self.source.patience_seconds):
+            self.source.stay()
         collected = self.models.current.collect(in_hand.work)
+        self.pace.measure(in_hand.prepared.tokens, collected.seconds)
         self.metrics.stage_seconds.labels("score").observe(collected.seconds)
         self.metrics.device_busy.inc(collected.seconds)
         return collected

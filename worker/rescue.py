@@ -6,7 +6,7 @@ that ends the process, with nothing committed.
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,10 @@ class Work:
 
     rows: Sequence[Ids]
     parts: Sequence[tuple[Sequence[int], Future[Scored]]]
+
+    def done(self, seconds: float) -> bool:
+        """Wait for so long at most."""
+        return not wait([future for _, future in self.parts], seconds).not_done
 
 
 @dataclass(frozen=True, slots=True)

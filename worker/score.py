@@ -18,4 +18,5 @@ def score_messages(
         prepared = scorer.prepare([read_review(message, max_message_bytes) for message in batch])
         pace.observe(len(prepared.rows), prepared.tokens)
         collected = scorer.collect(scorer.submit(prepared))
+        pace.measure(prepared.tokens, collected.seconds)
         yield from scorer.conclude(prepared, [message.source for message in batch], collected)

@@ -140,7 +140,7 @@ def _serve(settings: Settings) -> None:
             models=models,
             letters=Letters(settings.kafka.output_topic, settings.kafka.dead_letter_topic),
             outbox=outbox,
-            pace=Pace(settings.batch.max_reviews, settings.batch.token_budget, manifest.cut.head + manifest.cut.tail),
+            pace=Pace(settings.batch, manifest.cut.head + manifest.cut.tail),
             metrics=metrics,
             watchdog=watchdog,
             shadow=shadow,

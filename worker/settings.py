@@ -126,8 +126,11 @@ class BatchSettings(Section):
     """How much is scored and committed together."""
 
     max_reviews: Annotated[int, Field(ge=1, le=10_000)] = 2_000
-    token_budget: Annotated[int, Field(ge=512, le=10_000_000)] = 16_384
-    """Tokens a micro-batch aims at: the number of records of the next poll follows from the recent reviews' length."""
+    target_seconds: Annotated[float, Field(gt=0, le=30)] = 1
+    """How long the device should work on a micro-batch: the number of records of the next poll follows from the recent
+    reviews' length and the device's speed. It is only reached under a backlog: nothing waits for a batch to fill."""
+    token_budget: Annotated[int, Field(ge=512, le=10_000_000)] = 1 << 20
+    """The most tokens of a micro-batch."""
     max_message_bytes: Annotated[int, Field(ge=100, le=100_000_000)] = 1 << 20
     """A larger message is a dead letter, unread."""
 

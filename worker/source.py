@@ -72,7 +72,9 @@ class ReviewSource:
         self._metrics = metrics
         self._topic = kafka.input_topic
         self._request_ms = round(kafka.request_timeout_seconds * 1000)
-        self._patience_seconds = kafka.session_timeout_seconds
+        self._rejoin_seconds = kafka.session_timeout_seconds
+        self.patience_seconds = kafka.max_poll_interval_seconds / 4
+        """How long the loop may leave the group without a sign of life: `poll` or `stay`."""
         self._consumer = connect(
             lambda: KafkaConsumer(
                 **client_options(kafka),
@@ -126,15 +128,9 @@ class ReviewSource:
             BrokerError: the broker refuses this worker, records were deleted unread, or another worker uses its name.
         """
         records = self._poll_records(round(seconds * 1000), max_messages)
-        # At once: right after a poll, a stable generation is never newer than the records; between polls it can be.
-        membership = self._consumer.group_metadata()
-        if not _is_member(membership):
-            self._void = self._void or bool(records)
-            self._rejoin_when_stuck()
+        membership = self._membership(records)
+        if membership is None:
             return None
-        self._unstable_since = None
-        if membership.generation_id != self._generation or self._void:
-            self._enter_generation(membership.generation_id)
         messages = [
             Message(r.topic, r.partition, r.offset, r.key, r.value, tuple(r.headers), r.timestamp)
             for partition in records.values()
@@ -145,6 +141,39 @@ class ReviewSource:
         if not messages and not positions:
             return None
         return Batch(messages, positions, membership)
+
+    def stay(self) -> None:
+        """Stay in the group without reading, while a batch takes long.
+
+        Raises:
+            Rewind: the group has changed; batches that were read before are void.
+            BrokerError: as `poll` does.
+        """
+        self._consumer.pause(*self._consumer.assignment())
+        try:
+            records = self._poll_records(0, 1)
+        finally:
+            # Not those that were paused: they may have gone to others meanwhile.
+            self._consumer.resume(*self._consumer.assignment())
+        # Of a partition that came meanwhile. Nobody takes it: go back for it.
+        self._void = self._void or bool(records)
+        self._membership(records)
+
+    def _membership(self, records: dict[TopicPartition, list[Any]]) -> ConsumerGroupMetadata | None:
+        """The membership that records were read under; None, and the records void, while the group is changing.
+
+        To be asked for at once: right after a poll, a stable generation is never newer than the records; between polls
+        it can be.
+        """
+        membership = self._consumer.group_metadata()
+        if not _is_member(membership):
+            self._void = self._void or bool(records)
+            self._rejoin_when_stuck()
+            return None
+        self._unstable_since = None
+        if membership.generation_id != self._generation or self._void:
+            self._enter_generation(membership.generation_id)
+        return membership
 
     def _poll_records(self, milliseconds: int, max_records: int) -> dict[TopicPartition, list[Any]]:
         """A poll whose every error has its consequence."""
@@ -283,7 +312,7 @@ class ReviewSource:
         now = time.monotonic()
         if self._unstable_since is None:
             self._unstable_since = now
-        elif now - self._unstable_since > self._patience_seconds:
+        elif now - self._unstable_since > self._rejoin_seconds:
             log.warning("stuck between two generations; joining again")
             self._unstable_since = now
             self._consumer.unsubscribe()
