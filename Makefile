@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format requirements clean
+.PHONY: help install demo test faults soak check format requirements clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -27,12 +27,19 @@ demo: $(STAMP) ## Train a model, start a broker and a worker, publish reviews, w
 test: $(STAMP) check ## Run the whole test suite, the real broker included
 	$(BIN)/python -m pytest --durations=15
 
+faults: $(STAMP) ## Run the fault matrix at full size, an hour, and print its table (ONLY="W2 or B6" for some rows)
+	$(BIN)/python -m pytest tests/faults/test_matrix.py --full-faults --timeout 3600 $(if $(ONLY),-k "$(ONLY)")
+
+soak: $(STAMP) ## Kill a worker every minute beside one that must not grow (MINUTES=30)
+	$(BIN)/python -m pytest tests/faults/test_soak.py --soak-minutes $(or $(MINUTES),30) --timeout 0 -rP
+
 check: $(STAMP) ## Lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	cd deploy/demo && ../../$(BIN)/mypy --config-file ../../pyproject.toml __main__.py
 	$(BIN)/mypy deploy/kafka/broker
+	$(BIN)/mypy --config-file pyproject.toml deploy/examples/producer.py deploy/examples/consumer.py
 
 format: $(STAMP) ## Write the code as `make check` wants it
 	$(BIN)/ruff check --fix .

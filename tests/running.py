@@ -174,10 +174,24 @@ class Stage:
     def ends(self, topic: str, isolation_level: str = "read_committed") -> dict[int, int]:
         """The last stable offset of each partition, which transaction markers count in; with `read_uncommitted` the
         end of its log."""
-        consumer = KafkaConsumer(bootstrap_servers=self.address, group_id=None, isolation_level=isolation_level)
+        consumer = KafkaConsumer(
+            bootstrap_servers=self.address,
+            group_id=None,
+            isolation_level=isolation_level,
+            enable_auto_commit=False,
+        )
         try:
             partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
             return {tp.partition: end for tp, end in consumer.end_offsets(partitions).items()}
+        finally:
+            consumer.close(autocommit=False)
+
+    def beginnings(self, topic: str) -> dict[int, int]:
+        """The offset of the oldest record that is left in each partition."""
+        consumer = KafkaConsumer(bootstrap_servers=self.address, group_id=None, enable_auto_commit=False)
+        try:
+            partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
+            return {tp.partition: offset for tp, offset in consumer.beginning_offsets(partitions).items()}
         finally:
             consumer.close(autocommit=False)
 

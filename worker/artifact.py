@@ -5,7 +5,8 @@ weights are safetensors, the tokenizer is JSON, and the SavedModel is for other 
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -22,6 +23,17 @@ TOKENIZER = "tokenizer.json"
 MANIFEST_LIMIT = 1 << 20
 """Bytes. A manifest lists a few dozen files; anything larger is not one."""
 
+LIMITS = {CONFIG: 1 << 20, TOKENIZER: 32 << 20}
+"""Bytes. These two are read whole and become many times as large in memory. A word of a vocabulary takes some 15 bytes:
+there is room for two million."""
+
+ARTIFACT_LIMIT = 32 << 30
+"""Bytes of all files together, some twelve times those of BERT-large with its SavedModel. What is larger is not even
+hashed, which could take hours: a file with holes has any size and takes no space."""
+
+Stamp = tuple[int, int, int]
+"""Size, time of the last write and time of the last change of any kind, the times in nanoseconds."""
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -31,6 +43,8 @@ class Artifact:
     manifest: Manifest
     digest: str
     config: BertConfig
+    stamps: Mapping[str, Stamp] = field(default_factory=dict)
+    """Of every file, from before it was hashed."""
 
     @property
     def name(self) -> ModelName:
@@ -43,12 +57,14 @@ class Artifact:
         return self.folder / WEIGHTS
 
     def tokenizer(self) -> ReviewTokenizer:
-        """Cleaning, vocabulary and cut of this model.
+        """Cleaning, vocabulary and cut of this model. It is asked for when the engine has read its files.
 
         Raises:
-            ArtifactError: the file is no tokenizer for BERT, or knows words that the network does not.
+            ArtifactError: the file is no tokenizer for BERT, or knows words that the network does not; or a file of the
+                artefact changed since it was verified.
         """
-        tokenizer = ReviewTokenizer.load(self.folder / TOKENIZER, self.manifest.cut, self.manifest.cleaning)
+        tokenizer = self._load_tokenizer()
+        self._require_unchanged()
         if tokenizer.vocabulary_size > self.config.vocab_size:
             # On a CPU the first review with such a word would end the process, on a GPU it would be scored wrongly.
             raise ArtifactError(
@@ -56,6 +72,29 @@ class Artifact:
                 f"{self.config.vocab_size} words"
             )
         return tokenizer
+
+    def _load_tokenizer(self) -> ReviewTokenizer:
+        path = self.folder / TOKENIZER
+        try:
+            return ReviewTokenizer.load(path, self.manifest.cut, self.manifest.cleaning)
+        except (Exception, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as panic:  # Rust's, which is no Exception and would end the process or the reload's thread
+            raise ArtifactError(f"{path}: not a tokenizer.json: reading it ended with {type(panic).__name__}") from None
+
+    def _require_unchanged(self) -> None:
+        """Files are read by their paths, after they were verified: what was read is what was verified only as long as
+        nobody writes to the folder meanwhile."""
+        for name, stamp in self.stamps.items():
+            try:
+                same = _stamp(self.folder / name) == stamp
+            except OSError:
+                same = False
+            if not same:
+                raise ArtifactError(
+                    f"{self.folder}: {name} changed while the model was loaded; write a new version into a folder of "
+                    "its own"
+                )
 
 
 def digest_bytes(content: bytes) -> str:
@@ -118,7 +157,7 @@ def _open(path: Path) -> Artifact:
         raise ArtifactError(
             f"{folder}: its manifest says version {manifest.version}; rename the folder, or `review-trainer import` it"
         )
-    _verify(folder, manifest)
+    stamps = _verify(folder, manifest)
     config = parse_config((folder / CONFIG).read_bytes(), str(folder / CONFIG))
     if config.labels != manifest.labels:
         raise ArtifactError(f"{folder}: {CONFIG} names the labels {config.labels}, the manifest {manifest.labels}")
@@ -127,7 +166,13 @@ def _open(path: Path) -> Artifact:
             f"{folder}: the cut keeps {manifest.cut.head + manifest.cut.tail} tokens, the network reads "
             f"{config.max_position_embeddings} at most"
         )
-    return Artifact(folder, manifest, digest_bytes(content), config)
+    if config.parameters > manifest.files[WEIGHTS].bytes:
+        # Before anybody allocates them: a few digits in the config could ask for terabytes.
+        raise ArtifactError(
+            f"{folder}: {CONFIG} describes a network of {config.parameters:,} numbers, {WEIGHTS} has only "
+            f"{manifest.files[WEIGHTS].bytes:,} bytes"
+        )
+    return Artifact(folder, manifest, digest_bytes(content), config, stamps)
 
 
 def _read_manifest(path: Path) -> bytes:
@@ -154,18 +199,39 @@ def files_below(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _verify(folder: Path, manifest: Manifest) -> None:
-    """Hold every file to the manifest. Only listed names are opened, and only after their size agreed."""
+def _stamp(path: Path) -> Stamp:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _verify(folder: Path, manifest: Manifest) -> dict[str, Stamp]:
+    """Hold every file to the manifest. Only listed names are opened, and only after their size agreed.
+
+    Returns:
+        The stamps of the files, from before they were hashed.
+    """
     found = files_below(folder)
     for needed in (CONFIG, WEIGHTS, TOKENIZER):
         if needed not in manifest.files:
             raise ArtifactError(f"{folder}: the manifest does not list {needed}")
+    _refuse_oversized(folder, manifest)
     missing = sorted(manifest.files.keys() - found.keys())
     if missing:
         raise ArtifactError(f"{folder}: {missing[0]} is missing; copy the whole folder again")
     unexpected = sorted(found.keys() - manifest.files.keys())
     if unexpected:
         raise ArtifactError(f"{folder}: {unexpected[0]} is not in the manifest; the folder was altered")
+    stamps = {name: _stamp(found[name]) for name in manifest.files}
     for name, wanted in manifest.files.items():
         if found[name].stat().st_size != wanted.bytes or digest_file(found[name]) != wanted:
             raise ArtifactError(f"{folder}: {name} does not match the manifest; it was altered or is incomplete")
+    return stamps
+
+
+def _refuse_oversized(folder: Path, manifest: Manifest) -> None:
+    """By what the manifest says, to which every file is held before it is opened."""
+    for name, limit in LIMITS.items():
+        if manifest.files[name].bytes > limit:
+            raise ArtifactError(f"{folder}: {name} is larger than {limit:,} bytes; no BERT has such a one")
+    if sum(file.bytes for file in manifest.files.values()) > ARTIFACT_LIMIT:
+        raise ArtifactError(f"{folder}: its files are larger than {ARTIFACT_LIMIT:,} bytes together; no BERT is")

@@ -6,7 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from worker.errors import ArtifactError
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=(1 << 31) - 1)]
+"""Any size that the frameworks can index: JSON's own integers may have thousands of digits."""
+
 Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"]
 
 
@@ -17,7 +19,7 @@ class BertConfig(BaseModel):
     refused by its type.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     model_type: Literal["bert"] = "bert"
     vocab_size: Positive
@@ -41,6 +43,16 @@ class BertConfig(BaseModel):
     def labels(self) -> tuple[str, ...]:
         """Label names in the order of the outputs."""
         return tuple(self.id2label[index] for index in range(len(self.id2label)))
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the network's weights are: what it will cost is known before anything is allocated."""
+        width, inner, labels = self.hidden_size, self.intermediate_size, len(self.id2label)
+        norm, square = 2 * width, width * width + width
+        tables = (self.vocab_size + self.max_position_embeddings + self.type_vocab_size) * width
+        # Query, key, value and output; the two dense layers behind them; and a norm behind each half.
+        layer = 4 * square + (width * inner + inner) + (inner * width + width) + 2 * norm
+        return tables + norm + self.num_hidden_layers * layer + square + (width * labels + labels)
 
 
 def parse_config(text: str | bytes, where: str) -> BertConfig:

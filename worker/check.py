@@ -109,13 +109,17 @@ def _topics(kafka: KafkaSettings, create: int | None) -> str:
         topics = describe(client, topic_names(kafka))
         refuse_absent(topics)
         room, taken = (max_message_bytes(client, name) for name in (kafka.dead_letter_topic, kafka.input_topic))
-    if room <= taken:
+    if room is None or taken is None:
+        unknown = "; whether every message fits into a dead letter is not known without DESCRIBE_CONFIGS of both topics"
+    elif room > taken:
+        unknown = ""
+    else:
         raise BrokerError(
             f"{kafka.dead_letter_topic} takes records of {room:,} bytes, {kafka.input_topic} of {taken:,}: the largest "
             f"could not become a dead letter; set its max.message.bytes to {DEAD_LETTER_ROOM * taken}"
         )
     listed = ", ".join(f"{topic.name} ({topic.partitions})" for topic in topics)
-    return f"{listed} partitions" + (f"; made {', '.join(made)}" if made else "")
+    return f"{listed} partitions" + (f"; made {', '.join(made)}" if made else "") + unknown
 
 
 def _rights(settings: Settings) -> str:

@@ -1,7 +1,8 @@
 """Connection: the settings as kafka-python's options, and a broker that does not answer as one clear line."""
 
 import logging
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from threading import Thread
@@ -16,17 +17,33 @@ from kafka.errors import (
     UnknownBrokerIdError,
 )
 from kafka.net.compat import KafkaNetClient
+from kafka.protocol.producer import (
+    AddOffsetsToTxnRequest,
+    AddPartitionsToTxnRequest,
+    EndTxnRequest,
+    TxnOffsetCommitRequest,
+)
+from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from worker.errors import BrokerError
 from worker.settings import KafkaSettings, secret
 
 T = TypeVar("T")
 
+Positions = dict[TopicPartition, OffsetAndMetadata]
+"""Where reading goes on: what is committed."""
+
+OF_A_TRANSACTION = (AddPartitionsToTxnRequest, AddOffsetsToTxnRequest, TxnOffsetCommitRequest, EndTxnRequest)
+
+CHECK = "`review-worker check` names the right that is missing"
+
 CLOSE_SECONDS = 2.0
 """What is discarded has nothing left that is worth waiting for."""
 
 CONNECT_GRACE_SECONDS = 2.0
 """Beyond the client's own bootstrap time-out, which comes first wherever it works."""
+
+USUAL = "Is it running, and is WORKER_KAFKA__BOOTSTRAP_SERVERS right?"
 
 RECONNECT_BACKOFF_MAX_MS = 1_000
 """30 s by default: a worker would sit idle for that long after its broker is back."""
@@ -37,7 +54,26 @@ class SteadyClient(KafkaNetClient):  # type: ignore[misc]
 
     kafka-python 3.0.12's producer takes a transactional request off its queue, and puts it back only when
     `await_ready` returns False. The client raises instead, the request is lost, and the commit waits for ever.
+
+    Attributes:
+        doubtful: requests of a transaction that were sent and have no answer. The producer sends them again, and the
+            broker may get the first ones later, in the midst of the next transaction (KAFKA-17754).
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._manager._build_transport = _hearing_out(self._manager._build_transport)
+        self.doubtful = 0
+
+    def send(self, node_id: int, request: Any, **options: Any) -> Any:
+        """Send, and take note of what becomes of it."""
+        future = super().send(node_id, request, **options)
+        if isinstance(request, OF_A_TRANSACTION):
+            future.add_errback(self._doubt)
+        return future
+
+    def _doubt(self, _: BaseException) -> None:
+        self.doubtful += 1
 
     def await_ready(self, node_id: int, timeout_ms: int = 30_000) -> bool:
         """True once the node can be sent to."""
@@ -45,6 +81,28 @@ class SteadyClient(KafkaNetClient):  # type: ignore[misc]
             return bool(super().await_ready(node_id, timeout_ms=timeout_ms))
         except (KafkaConnectionError, NodeNotReadyError, UnknownBrokerIdError):
             return False
+
+
+def _hearing_out(build: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Build transports that hand on what the broker said before it hung up.
+
+    kafka-python 3.0.12 drops what comes together with the end of the connection. A broker that refuses a password says
+    so and hangs up at once: it would look like any broken connection.
+    """
+
+    async def built(*arguments: Any, **options: Any) -> Any:
+        transport = await build(*arguments, **options)
+        receive = transport._sock_recv
+
+        def heard_out() -> tuple[bytes, Exception | None]:
+            data, error = receive()
+            # The end is there again when the connection is read next.
+            return data, None if data else error
+
+        transport._sock_recv = heard_out
+        return transport
+
+    return built
 
 
 def client_options(settings: KafkaSettings) -> dict[str, Any]:
@@ -68,7 +126,8 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
             "ssl_cafile": _text(settings.ssl_cafile),
             "ssl_certfile": _text(settings.ssl_certfile),
             "ssl_keyfile": _text(settings.ssl_keyfile),
-            "ssl_password": secret(settings.ssl_password, settings.ssl_password_file),
+            # Without one OpenSSL would ask for it on the terminal, and wait for ever.
+            "ssl_password": secret(settings.ssl_password, settings.ssl_password_file) or "",
         }
     if settings.security_protocol.startswith("SASL"):
         options |= {
@@ -94,40 +153,38 @@ def connect(make: Callable[[], T], settings: KafkaSettings) -> T:
     """
     with _warnings() as said:
         try:
-            return _in_time(make, settings.bootstrap_timeout_seconds + CONNECT_GRACE_SECONDS)
+            # kafka-python's own time-out does not cover the TLS handshake: it waits for ever for a peer that accepts
+            # the connection and then says nothing.
+            return begin(make, "connect").result(settings.bootstrap_timeout_seconds + CONNECT_GRACE_SECONDS)
         except TimeoutError:
             raise BrokerError(
                 f"{settings.bootstrap_servers} accepts connections, but did not answer within "
                 f"{settings.bootstrap_timeout_seconds:g} s; is it a Kafka listener for {settings.security_protocol}?"
             ) from None
         except KafkaTimeoutError:
+            cause = _likeliest(said)
             raise BrokerError(
                 f"no broker answered at {settings.bootstrap_servers} within "
-                f"{settings.bootstrap_timeout_seconds:g} s: {_likeliest(said)}. Is it running, and is "
-                "WORKER_KAFKA__BOOTSTRAP_SERVERS right?"
+                f"{settings.bootstrap_timeout_seconds:g} s: {cause}. {advice(cause)}"
             ) from None
         except AuthorizationError as error:
             raise BrokerError(f"the broker at {settings.bootstrap_servers} refuses: {error}") from None
         except (KafkaError, OSError) as error:
-            raise BrokerError(f"broker {settings.bootstrap_servers}: {error}") from None
+            raise BrokerError(trouble(error, settings)) from None
 
 
-def _in_time(make: Callable[[], T], seconds: float) -> T:
-    """What `make` makes, or TimeoutError.
-
-    kafka-python's own time-out does not cover the TLS handshake: it waits for ever for a peer that accepts the
-    connection and then says nothing.
-    """
-    made: Future[T] = Future()
+def begin(call: Callable[[], T], name: str) -> Future[T]:
+    """Run a call on a thread of its own, for whoever will not wait for ever; one that hangs ends with the process."""
+    outcome: Future[T] = Future()
 
     def attempt() -> None:
         try:
-            made.set_result(make())
+            outcome.set_result(call())
         except BaseException as error:
-            made.set_exception(error)
+            outcome.set_exception(error)
 
-    Thread(target=attempt, name="connect", daemon=True).start()
-    return made.result(seconds)
+    Thread(target=attempt, name=name, daemon=True).start()
+    return outcome
 
 
 def discard(producer: Any) -> None:
@@ -142,15 +199,43 @@ def discard(producer: Any) -> None:
             producer.close(timeout=0)
 
 
-_TELLING = ("Sasl", "Handshake", "DNS", "No such file", "ECONNREFUSED")
-"""Words of the causes that explain themselves, the most telling first."""
+ADVICE = {
+    "SaslAuthenticationFailed": "Check WORKER_KAFKA__SASL_PLAIN_USERNAME and its password",
+    "SaslMechanism": "Check WORKER_KAFKA__SASL_MECHANISM",
+    "IllegalSaslState": "Check WORKER_KAFKA__SECURITY_PROTOCOL: this listener asks for no password",
+    "certificate is not valid for": "Connect by a name that the certificate holds, and let the broker advertise it",
+    "CERTIFICATE_VERIFY_FAILED": "Check WORKER_KAFKA__SSL_CAFILE: it must hold who signed the broker's certificate",
+    "ALERT": "Check WORKER_KAFKA__SSL_CERTFILE: the broker does not take this client's certificate, or wants one",
+    "PEM lib": "Check WORKER_KAFKA__SSL_CERTFILE, WORKER_KAFKA__SSL_KEYFILE and WORKER_KAFKA__SSL_PASSWORD_FILE",
+    "no certificate or crl found": "Check WORKER_KAFKA__SSL_CAFILE",
+    "No such file": "Check WORKER_KAFKA__SSL_CAFILE, WORKER_KAFKA__SSL_CERTFILE and WORKER_KAFKA__SSL_KEYFILE",
+    "Handshake failed": "Check WORKER_KAFKA__SECURITY_PROTOCOL: this listener does not speak TLS, it seems",
+    "Invalid frame length": "Check WORKER_KAFKA__SECURITY_PROTOCOL: this listener speaks TLS, it seems",
+    "socket disconnected": "Check WORKER_KAFKA__SECURITY_PROTOCOL: the listener may ask for TLS, or for a password",
+    "DNS": "Is WORKER_KAFKA__BOOTSTRAP_SERVERS right?",
+    "ECONNREFUSED": USUAL,
+}
+"""Words of the causes that explain themselves, the most telling first, and what to do about each."""
+
+_FAILURE = re.compile(r"Bootstrap (?:connection|attempt) to \S+ failed: (.*) \(backoff", re.DOTALL)
+
+
+def advice(cause: str, otherwise: str = USUAL) -> str:
+    """What to do about a cause, in the client's words."""
+    return next((it for word, it in ADVICE.items() if word in cause), otherwise)
+
+
+def trouble(error: Exception, settings: KafkaSettings) -> str:
+    """The line for the user about an error that came behind the first connection. A broker leads its clients on to the
+    name that it advertises, where everything may be different."""
+    return f"broker {settings.bootstrap_servers}: {error}. {advice(str(error), '')}".removesuffix(". ")
 
 
 def _likeliest(said: list[str]) -> str:
     """The cause in what the client warned of: with a wrong password, some tries say so and others only that the socket
     was closed."""
-    causes = [line.partition("failed: ")[2].partition(" (backoff")[0] for line in said if "connection" in line]
-    for word in _TELLING:
+    causes = [found[1] for line in said if (found := _FAILURE.match(line))]
+    for word in ADVICE:
         for cause in causes:
             if word in cause:
                 return cause

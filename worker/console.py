@@ -34,9 +34,14 @@ def run_app(app: Typer) -> None:
     try:
         app()
     except ReviewScorerError as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}")
+        err.print(f"[bold red]error:[/] {escape(plain(str(error)))}")
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer turns an interrupt into this, and says nothing
             err.print("interrupted")
         raise
+
+
+def plain(text: str) -> str:
+    """One line without signs that a terminal obeys: names out of a file may hold any."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)

@@ -6,7 +6,9 @@ prometheus-client's own server answers 200 on every path, so that a probe pointe
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +19,12 @@ from worker.errors import SettingsError
 from worker.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 128
+"""Each has a thread and a file descriptor: a thousand that dawdle would leave none to reach the broker with."""
+
+MAX_SECONDS = 30.0
+"""From the first byte to the last of the answer."""
 
 Probe = Callable[[], tuple[bool, str]]
 """Whether it is well, and one line that says why."""
@@ -65,10 +73,37 @@ class HealthServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._since: dict[socket.socket, float] = {}
+        """The connections that are open, and when they began."""
         super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Hang up on the oldest when there are too many: one that dawdles, while a probe is over in no time."""
+        if len(self._since) >= MAX_CONNECTIONS:
+            self._hang_up(min(list(self._since.items()), key=lambda it: it[1])[0])
+        self._since[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """The connection is over."""
+        self._since.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Every half second: hang up on who sends a byte now and then, which no time-out of a single read notices."""
+        late = time.monotonic() - MAX_SECONDS
+        for request, since in list(self._since.items()):
+            if since < late:
+                self._hang_up(request)
+
+    def _hang_up(self, request: socket.socket) -> None:
+        self._since.pop(request, None)
+        with suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away, mostly. The base class prints a stack trace amid the log's JSON lines."""

@@ -1,8 +1,10 @@
 """Outbox: predictions, dead letters and offsets of one batch in one transaction."""
 
 import logging
+import time
 from collections.abc import Sequence
-from typing import NoReturn
+from contextlib import suppress
+from typing import Any, NoReturn
 
 from kafka import KafkaProducer
 from kafka.errors import (
@@ -10,7 +12,6 @@ from kafka.errors import (
     GroupAuthorizationFailedError,
     InvalidTransactionTimeoutError,
     KafkaError,
-    KafkaTimeoutError,
     MessageSizeTooLargeError,
     ProducerFencedError,
     RecordListTooLargeError,
@@ -21,11 +22,10 @@ from kafka.errors import (
 )
 from kafka.structs import ConsumerGroupMetadata
 
-from worker.connection import client_options, connect, discard
+from worker.connection import CHECK, Positions, SteadyClient, client_options, connect, discard
 from worker.errors import BrokerError, Rewind
 from worker.letters import Outgoing
 from worker.settings import Settings
-from worker.source import Positions
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +42,21 @@ RETRY_BACKOFF_MS = 20
 and the client sleeps this long: small transactions took a median of 10 ms with 20, 25 ms with the default of 100."""
 
 
+TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+FORBIDDEN = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, TransactionalIdAuthorizationFailedError)
+HOPELESS = (*TOO_LARGE, *FORBIDDEN, ProducerFencedError, UnsupportedVersionError, UnknownTopicOrPartitionError)
+"""Trying again cannot help."""
+
+
 class Outbox:
     """A transactional producer. `publish` either commits a batch whole, or raises and the batch is void.
 
     After any error the producer is thrown away: kafka-python 3.0.12 keeps the offsets of an aborted transaction and
     commits them with the next one, which loses what they skip. A new producer with the same transactional id makes the
     broker settle what was open: `init_transactions()` waits for a commit under way, aborts anything else, and shuts out
-    late requests of the old producer.
+    late requests of the old producer. For the sake of these it is also thrown away when the answer to a request of a
+    transaction was lost, although sending it again did help: the first one may still arrive, and would end the next
+    transaction half-way (KAFKA-17754).
 
     Raises:
         BrokerError: no broker answers, or it refuses this client.
@@ -56,6 +64,7 @@ class Outbox:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._client: SteadyClient | None = None
         self._producer = self._open()
 
     def publish(self, records: Sequence[Outgoing], positions: Positions, membership: ConsumerGroupMetadata) -> None:
@@ -79,6 +88,9 @@ class Outbox:
             producer.commit_transaction()
         except KafkaError as error:
             self._settle(error, committing)
+        if self._client and self._client.doubtful:
+            log.warning("answers of a transaction were lost; going on with a new producer")
+            self._reopen()
 
     def close(self) -> None:
         """Close the connections."""
@@ -101,10 +113,21 @@ class Outbox:
             )
             for record in records
         ]
-        producer.flush(timeout=self._settings.kafka.transaction_timeout_seconds)
+        patience = self._settings.kafka.transaction_timeout_seconds
+        deadline = time.monotonic() + patience
+        # It gives up as soon as the broker finds a batch too large, and the client splits it: the futures know better.
+        with suppress(KafkaError):
+            producer.flush(timeout=patience)
+        failures = []
         for future in sent:
             if not future.succeeded():
-                raise future.exception or KafkaTimeoutError("a record was not acknowledged")
+                try:
+                    future.get(timeout=max(0.0, deadline - time.monotonic()))
+                except KafkaError as error:
+                    failures.append(error)
+        if failures:
+            # Of several, the one that says why trying again cannot help.
+            raise next((error for error in failures if _is(error, *HOPELESS)), failures[0])
 
     def _partition(self, record: Outgoing) -> int | None:
         """None lets the key choose, as every Kafka client does. Without a key the input's partition does, so that what
@@ -117,9 +140,14 @@ class Outbox:
         """A producer whose transactional id is its own, with nothing left open."""
         kafka = self._settings.kafka
         transaction_ms = round(kafka.transaction_timeout_seconds * 1000)
+
+        def client(**options: Any) -> SteadyClient:
+            self._client = SteadyClient(**options)
+            return self._client
+
         producer = connect(
             lambda: KafkaProducer(
-                **client_options(kafka),
+                **client_options(kafka) | {"kafka_client": client},
                 # Sensors cost time on every record, and the worker has metrics of its own.
                 metrics_enabled=False,
                 transactional_id=self._settings.transactional_id,
@@ -144,13 +172,16 @@ class Outbox:
             raise BrokerError(f"no transactions at {kafka.bootstrap_servers}: {error}") from None
         return producer
 
+    def _reopen(self) -> None:
+        discard(self._producer)
+        self._producer = self._open()
+
     def _settle(self, error: KafkaError, committing: bool) -> NoReturn:
         """Start over with a new producer, so that nothing is left open, and leave when trying again cannot help."""
         if _is(error, ProducerFencedError, FencedInstanceIdError):
             # A new producer would shut out the worker that has the name now.
             self._refuse_fatal(error)
-        discard(self._producer)
-        self._producer = self._open()
+        self._reopen()
         self._refuse_fatal(error)
         raise Rewind(type(error).__name__, "unknown" if committing else "aborted") from None
 
@@ -167,15 +198,13 @@ class Outbox:
                 f"another worker uses the group instance id {self._settings.group_instance_id}; give each worker its "
                 "own WORKER_KAFKA__GROUP_INSTANCE_ID, or leave it to its default"
             ) from None
-        if _is(cause, MessageSizeTooLargeError, RecordListTooLargeError):
+        if _is(cause, *TOO_LARGE):
             raise BrokerError(
                 f"an output record is larger than the broker takes: raise max.message.bytes of "
                 f"{kafka.dead_letter_topic} and {kafka.output_topic} above that of {kafka.input_topic}"
             ) from None
-        if _is(
-            cause, TopicAuthorizationFailedError, GroupAuthorizationFailedError, TransactionalIdAuthorizationFailedError
-        ):
-            raise BrokerError(f"the broker refuses to let this worker publish: {cause}") from None
+        if _is(cause, *FORBIDDEN):
+            raise BrokerError(f"the broker refuses to let this worker publish: {cause}; {CHECK}") from None
         if _is(cause, InvalidTransactionTimeoutError):
             raise BrokerError(
                 "WORKER_KAFKA__TRANSACTION_TIMEOUT_SECONDS is above the broker's transaction.max.timeout.ms"

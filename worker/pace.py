@@ -17,6 +17,9 @@ _SMOOTHING = 0.2
 class Pace:
     """Starts as if every review were the longest, and follows the mean length and the device's speed.
 
+    A batch has room for one of the longest reviews at least, however slow the device seems: the part of its time that
+    does not depend on the batch must not make batches ever smaller.
+
     Args:
         batch: the limits and the target.
         longest_review: tokens that the model reads at most.
@@ -24,6 +27,7 @@ class Pace:
 
     def __init__(self, batch: BatchSettings, longest_review: int) -> None:
         self._batch = batch
+        self._longest_review = longest_review
         self._tokens_per_review = float(longest_review)
         self._tokens_per_second: float | None = None
 
@@ -33,7 +37,7 @@ class Pace:
         tokens = float(FIRST_TOKENS)
         if self._tokens_per_second is not None:
             tokens = self._tokens_per_second * self._batch.target_seconds
-        tokens = min(tokens, self._batch.token_budget)
+        tokens = min(max(tokens, self._longest_review), self._batch.token_budget)
         return max(1, min(self._batch.max_reviews, int(tokens / self._tokens_per_review)))
 
     def observe(self, reviews: int, tokens: int) -> None:

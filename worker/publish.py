@@ -91,5 +91,8 @@ def publish(
     finally:
         discard(producer)
     if failures:
-        raise BrokerError(f"{settings.input_topic}: the broker did not take a review: {failures[0]}")
+        # Who may describe a topic and not write to it is told of a right on the cluster.
+        lacks = "AuthorizationFailed" in f"{failures[0]!r}"
+        hint = f"; this client may not WRITE topic {settings.input_topic}" if lacks else ""
+        raise BrokerError(f"{settings.input_topic}: the broker did not take a review: {failures[0]}{hint}")
     return Published(count, refused, time.monotonic() - start)

@@ -17,18 +17,17 @@ from kafka.errors import (
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
     RetriableError,
+    SaslAuthenticationFailedError,
 )
 from kafka.structs import ConsumerGroupMetadata, MemberState, OffsetAndMetadata, TopicPartition
 
-from worker.connection import client_options, connect
+from worker.connection import CHECK, Positions, client_options, connect
 from worker.errors import BrokerError, Rewind
 from worker.message import Message
 from worker.metrics import Metrics
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
-
-Positions = dict[TopicPartition, OffsetAndMetadata]
 
 FETCH_BYTES_PER_PARTITION = 1 << 20
 FETCH_BYTES = 8 << 20
@@ -37,6 +36,9 @@ FETCH_BYTES = 8 << 20
 LAG_INTERVAL_SECONDS = 5.0
 LAG_PATIENCE_MS = 1_000
 """The stream does not wait longer than this for a metric."""
+
+METADATA_MS = 30_000
+"""How soon partitions that were added are noticed: 300 s by default, in which their reviews wait."""
 
 CLOSE_MS = 5_000
 NO_GENERATION = -1
@@ -90,6 +92,7 @@ class ReviewSource:
                 partition_assignment_strategy=[CooperativeStickyAssignor],
                 session_timeout_ms=round(kafka.session_timeout_seconds * 1000),
                 heartbeat_interval_ms=round(kafka.session_timeout_seconds * 1000 / 10),
+                metadata_max_age_ms=METADATA_MS,
                 max_poll_interval_ms=round(kafka.max_poll_interval_seconds * 1000),
                 max_partition_fetch_bytes=FETCH_BYTES_PER_PARTITION,
                 fetch_max_bytes=FETCH_BYTES,
@@ -192,8 +195,8 @@ class ReviewSource:
                 "another worker joined the group with the same group_instance_id; give each worker its own "
                 "WORKER_KAFKA__GROUP_INSTANCE_ID, or leave it to its default"
             ) from None
-        except AuthorizationError as error:
-            raise BrokerError(f"the broker refuses to let this worker read {self._topic}: {error}") from None
+        except (AuthorizationError, SaslAuthenticationFailedError) as error:
+            raise BrokerError(f"the broker refuses to let this worker read {self._topic}: {error}; {CHECK}") from None
         except InvalidSessionTimeoutError:
             raise BrokerError(
                 "WORKER_KAFKA__SESSION_TIMEOUT_SECONDS is outside of what the broker allows "
@@ -323,7 +326,7 @@ class ReviewSource:
         try:
             offset: int | None = self._consumer.committed(partition, timeout_ms=self._request_ms)
         except AuthorizationError as error:
-            raise BrokerError(f"the broker refuses the group's offsets: {error}") from None
+            raise BrokerError(f"the broker refuses the group's offsets: {error}; {CHECK}") from None
         return offset
 
     def _advanced(self) -> Positions:

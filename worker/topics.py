@@ -16,7 +16,7 @@ from kafka.errors import (
     TransactionalIdNotFoundError,
 )
 
-from worker.connection import client_options, connect
+from worker.connection import client_options, connect, trouble
 from worker.errors import BrokerError
 from worker.settings import KafkaSettings
 
@@ -59,7 +59,7 @@ def admin(settings: KafkaSettings) -> Iterator[KafkaAdminClient]:
     try:
         yield client
     except KafkaError as error:
-        raise BrokerError(f"broker {settings.bootstrap_servers}: {error}") from None
+        raise BrokerError(trouble(error, settings)) from None
     finally:
         client.close()
 
@@ -125,6 +125,9 @@ def create_missing(client: KafkaAdminClient, settings: KafkaSettings, partitions
 
     Returns:
         The names of the topics that were made.
+
+    Raises:
+        BrokerError: the client may not make them.
     """
     described = describe(client, topic_names(settings))
     absent = [topic.name for topic in described if not topic.partitions and not topic.denied]
@@ -133,15 +136,21 @@ def create_missing(client: KafkaAdminClient, settings: KafkaSettings, partitions
         room = {"max.message.bytes": str(DEAD_LETTER_ROOM * MAX_MESSAGE_BYTES)}
         wanted[settings.dead_letter_topic]["configs"] = room
     if wanted:
-        client.create_topics(wanted, wait_for_metadata=True)
+        try:
+            client.create_topics(wanted, wait_for_metadata=True)
+        except AuthorizationError:
+            raise BrokerError(forbidden("CREATE", f"topics {', '.join(wanted)}")) from None
     return absent
 
 
-def max_message_bytes(client: KafkaAdminClient, name: str) -> int:
-    """The largest record batch that a topic takes, in bytes."""
+def max_message_bytes(client: KafkaAdminClient, name: str) -> int | None:
+    """The largest record batch that a topic takes, in bytes; None when this client may not DESCRIBE_CONFIGS of it, a
+    right that nothing else needs."""
     resource = ConfigResource(ConfigResourceType.TOPIC, name)
     described = client.describe_configs([resource], config_filter="all")
-    return int(described["topic"][name]["max.message.bytes"]["value"])
+    # kafka-python drops the broker's refusal, and gives a topic without any configuration.
+    limit = described["topic"][name].get("max.message.bytes")
+    return None if limit is None else int(limit["value"])
 
 
 def group_rights(client: KafkaAdminClient, group_id: str) -> frozenset[str] | None:

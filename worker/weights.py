@@ -20,6 +20,11 @@ from worker.network import Bert
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]
 OPTIONAL_PARTS = ("pooler", "classifier")
+HEADER_LIMIT = 1 << 20
+"""Bytes. A tensor takes some 110 in the header, and BERT-large has some 400. The library itself reads up to 100 MB:
+a million tensors of nothing, which become more than a gigabyte of Python objects."""
+FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+"""Types of numbers that are weights as they are; quantized ones are only half of it."""
 
 
 @dataclass(frozen=True)
@@ -85,17 +90,30 @@ def read_tensors(path: Path) -> dict[str, Array]:
     `bert.`; bfloat16 has no numpy type of its own and comes through `ml_dtypes`.
 
     Raises:
-        ArtifactError: the file is missing or not safetensors.
+        ArtifactError: the file is missing or not safetensors, or holds what numpy does not have.
     """
     import ml_dtypes  # noqa: F401 - registers bfloat16 with numpy
 
     try:
+        _refuse_huge_header(path)
         raw = load_file(path)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; weights are read from safetensors only") from None
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"{path}: not a readable safetensors file: {error}") from None
+    except (AttributeError, ValueError) as error:  # a type of 8 bits or fewer; an array of more than 64 axes
+        raise ArtifactError(f"{path}: holds a tensor that is no weight of a BERT: {error}") from None
     return {_today(name): tensor for name, tensor in raw.items()}
+
+
+def _refuse_huge_header(path: Path) -> None:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > HEADER_LIMIT:
+        raise ArtifactError(
+            f"{path}: not a readable safetensors file: its header would have {length:,} bytes, that of a BERT has "
+            f"{HEADER_LIMIT:,} at most"
+        )
 
 
 def _today(name: str) -> str:
@@ -133,12 +151,20 @@ def load_weights(network: Bert, path: Path, *, head_required: bool = True) -> tu
 
 
 def _fault(link: Link, tensors: Tensors) -> str | None:
-    missing = [name for name in link.names if name not in tensors]
-    if missing:
-        return f"has no tensor {missing[0]}"
-    found = link.from_checkpoint(tensors).shape
+    """Why the tensors do not make the variable. Asked before they are turned and joined, which numpy refuses in its own
+    words when they do not go together."""
     wanted = tuple(link.variable.shape)
-    return None if found == wanted else f"{link.names[0]} makes a variable of shape {found}, wanted {wanted}"
+    wanted = (*wanted[:-1], wanted[-1] // len(link.names))
+    for name in link.names:
+        if name not in tensors:
+            return f"has no tensor {name}"
+        shape, dtype = tensors[name].shape, tensors[name].dtype.name
+        found = shape[::-1] if link.kind == "matrix" else shape
+        if found != wanted:
+            return f"{name} makes a variable of shape {found}, wanted {wanted}"
+        if dtype not in FLOATS:
+            return f"{name} holds {dtype}, not floating-point numbers; quantized weights are not read"
+    return None
 
 
 def save_weights(network: Bert, path: Path) -> None:

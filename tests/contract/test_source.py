@@ -9,10 +9,22 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.structs import MemberState
 
 import worker.source
-from contract.pieces import next_batch, next_messages, opened_outbox, opened_source, publish, review, wait_for
+from contract.pieces import (
+    drain,
+    next_batch,
+    next_messages,
+    opened_outbox,
+    opened_source,
+    publish,
+    review,
+    settings_of,
+    visible,
+    wait_for,
+)
 from running import Stage
 from worker.errors import BrokerError, Rewind
 from worker.metrics import Metrics
+from worker.source import ReviewSource
 
 pytestmark = pytest.mark.kafka
 
@@ -81,8 +93,7 @@ def test_a_message_has_what_the_record_had(stage: Stage) -> None:
 
 def test_partitions_that_are_added_are_read(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """G2."""
-    options = worker.source.client_options
-    monkeypatch.setattr(worker.source, "client_options", lambda kafka: options(kafka) | {"metadata_max_age_ms": 300})
+    monkeypatch.setattr(worker.source, "METADATA_MS", 300)
     stage.publish([review(number) for number in range(4)])
     with opened_source(stage, session_timeout_seconds=2) as source:
         assert len(next_messages(source, 4)) == 4
@@ -178,3 +189,65 @@ def test_a_broker_that_is_away_holds_no_turn_up_for_the_lag(stage: Stage) -> Non
         source.measure_lag()
     assert len(waited) == 1
     assert waited[0] <= 1_000
+
+
+def test_a_partition_that_brings_nothing_although_it_has_records_ends_the_worker(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As kafka-python did when it forgot to fetch a partition that it had kept."""
+    monkeypatch.setattr(worker.source, "LAG_INTERVAL_SECONDS", 0.2)
+    stage.publish([review(number) for number in range(4)])
+    settings = settings_of(stage)
+    watchdog = settings.watchdog.model_copy(update={"partition_seconds": 1.5})
+    source = ReviewSource(settings.model_copy(update={"watchdog": watchdog}), Metrics())
+    try:
+        assert len(next_messages(source, 4)) == 4
+        forgotten = TopicPartition(stage.input, 1)
+        source._consumer.pause(forgotten)
+        # The other one goes on, and still it is noticed.
+        stage.publish([review(number) for number in range(4)])
+        began = time.monotonic()
+
+        def turns() -> None:
+            while time.monotonic() < began + 20:
+                source.poll(0.05, 10)
+                source.measure_lag()
+
+        with pytest.raises(BrokerError, match="partition 1 has records behind offset 2, but none came for 2 s"):
+            turns()
+        assert time.monotonic() - began > 1.5
+    finally:
+        source.close()
+
+
+def test_a_partition_that_waits_for_its_turn_is_not_stuck(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While others are read, a poll is never empty: nothing says that the waiting one was forgotten."""
+    monkeypatch.setattr(worker.source, "LAG_INTERVAL_SECONDS", 0.1)
+    stage.publish([review(number) for number in range(400)])
+    settings = settings_of(stage)
+    watchdog = settings.watchdog.model_copy(update={"partition_seconds": 1})
+    source = ReviewSource(settings.model_copy(update={"watchdog": watchdog}), Metrics())
+    try:
+        read = len(next_messages(source, 1))
+        while read < 400:
+            batch = source.poll(1, 10)
+            read += len(batch.messages) if batch else 0
+            source.measure_lag()
+            time.sleep(0.1)
+    finally:
+        source.close()
+
+
+def test_a_worker_that_stays_keeps_its_membership_without_reading(stage: Stage) -> None:
+    """Its poll time-out is 1 s here, and what it has in hand takes 4."""
+    stage.publish([review(number) for number in range(4)])
+    with opened_source(stage) as source, opened_outbox(stage) as outbox:
+        source._consumer.config["max_poll_interval_ms"] = 1_000
+        source._consumer._coordinator.config["max_poll_interval_ms"] = 1_000
+        batch = next_batch(source, most=2)
+        for _ in range(16):
+            source.stay()
+            time.sleep(0.25)
+        publish(outbox, stage, batch)
+        drain(source, outbox, stage)
+    assert sorted(len(visible(stage, topic)) for topic in (stage.output, stage.dead)) == [0, 4]

@@ -22,6 +22,7 @@ from kafka.admin import NewTopic
 from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
 
 SOURCE = Path(__file__).parents[2] / "deploy" / "kafka"
+CLUSTER = "-Test_cluster_012345-A"  # like an option, as one in 64 begins
 HARD_LIMIT = 280  # seconds for one command; the first start downloads Kafka
 
 
@@ -77,7 +78,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """One broker for all the tests that leave it as it was."""
     broker = Broker(tmp_path_factory.mktemp("broker") / "data")
     try:
-        broker.start("--heap", "200m", "--set", "message.max.bytes=2000")
+        broker.start("--heap", "200m", "--set", "message.max.bytes=2000", f"--cluster-id={CLUSTER}")
         yield broker
     finally:
         broker.run("kill")
@@ -172,6 +173,12 @@ def test_options_reach_java_and_kafka(running: Broker) -> None:
     create_topic(running.start(), "small-records")
     with producer_at(running.start()) as producer, pytest.raises(MessageSizeTooLargeError):
         producer.send("small-records", b"x" * 3_000).get(10)
+
+
+@pytest.mark.kafka
+def test_brokers_of_one_cluster_can_be_given_its_id(running: Broker) -> None:
+    with closing(KafkaAdminClient(bootstrap_servers=running.start())) as admin:
+        assert admin.describe_cluster()["cluster_id"] == CLUSTER
 
 
 @pytest.mark.kafka
@@ -427,7 +434,14 @@ def test_changed_pom_installs_beside_the_old_one(tools: Callable[..., str], tmp_
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--port", "65536"], ["--port", "x"], ["--heap", "256"], ["--set", "no-value"], ["--set", "a=b\nc=d"]],
+    [
+        ["--port", "65536"],
+        ["--port", "x"],
+        ["--heap", "256"],
+        ["--set", "no-value"],
+        ["--set", "a=b\nc=d"],
+        ["--cluster-id", "short"],
+    ],
 )
 def test_wrong_usage_is_refused_before_anything_is_done(arguments: list[str], broker: Broker) -> None:
     refused = broker.run("start", *arguments)

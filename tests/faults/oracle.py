@@ -45,7 +45,7 @@ def examine(stage: Stage) -> Finding:
     predictions = [(place_of_prediction(record), record) for record in stage.read(stage.output)]
     dead = [(place_of_dead_letter(record), record) for record in stage.read(stage.dead)]
     seen = Counter(place for place, _ in (*predictions, *dead))
-    committed, ends = stage.committed(), stage.ends(stage.input)
+    committed, ends, oldest = stage.committed(), stage.ends(stage.input), stage.beginnings(stage.input)
     return Finding(
         inputs=len(inputs),
         predictions=len(predictions),
@@ -53,7 +53,10 @@ def examine(stage: Stage) -> Finding:
         missing=sorted(inputs.keys() - seen.keys()),
         duplicated=sorted(place for place, times in seen.items() if times > 1),
         phantoms=sorted(
-            place for place, record in (*predictions, *dead) if place not in inputs or inputs[place].key != record.key
+            place
+            for place, record in (*predictions, *dead)
+            # What was deleted behind its answer cannot be compared any more.
+            if place[1] >= oldest[place[0]] and (place not in inputs or inputs[place].key != record.key)
         ),
         disordered=[*disordered(predictions), *disordered(dead)],
         uncommitted={

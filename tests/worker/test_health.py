@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from threading import Event, Thread
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+import worker.health
 from worker.errors import SettingsError
 from worker.health import HealthServer, Probe
 from worker.logs import JsonLines
@@ -236,3 +237,33 @@ def test_it_can_be_reached_over_ipv6() -> None:
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"http 192\.0\.2\.1:0: Cannot assign requested address"):
         HealthServer("192.0.2.1", 0, Metrics(), well, well)
+
+
+def test_too_many_connections_cost_the_oldest_and_not_the_next_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each one holds a thread and a file descriptor, which Kafka needs too."""
+    monkeypatch.setattr(worker.health, "MAX_CONNECTIONS", 3)
+    with serving() as server, ExitStack() as opened:
+        dawdlers = [opened.enter_context(raw(server)) for _ in range(5)]
+        assert get(server, "/livez")[0] == 200
+        assert dawdlers[0].recv(100) == b""
+        dawdlers[-1].settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            dawdlers[-1].recv(100)
+
+
+def test_who_sends_a_byte_now_and_then_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time-out of a single read would notice."""
+    monkeypatch.setattr(worker.health, "MAX_SECONDS", 0.5)
+    with serving() as server, raw(server) as dawdler:
+        dawdler.settimeout(0.1)
+        began = time.monotonic()
+        ended = False
+        while not ended and time.monotonic() < began + 10:
+            try:
+                dawdler.sendall(b"G")
+                ended = dawdler.recv(100) == b""
+            except TimeoutError:
+                continue
+            except OSError:
+                ended = True
+        assert ended

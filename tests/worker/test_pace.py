@@ -24,7 +24,7 @@ def test_the_first_batch_is_small_since_nothing_is_known_of_the_device() -> None
 
 @pytest.mark.parametrize(
     ("tokens", "speed", "seconds", "expected"),
-    [(64, 6_400, 1, 100), (256, 6_400, 1, 25), (256, 6_400, 2, 50), (256, 6_400, 0.1, 2), (256, 256_000, 1, 1_000)],
+    [(64, 6_400, 1, 100), (256, 6_400, 1, 25), (256, 6_400, 2, 50), (128, 6_400, 0.1, 5), (256, 256_000, 1, 1_000)],
 )
 def test_it_settles_at_what_the_device_does_in_the_target_time(
     tokens: int, speed: int, seconds: float, expected: int
@@ -65,6 +65,10 @@ def test_a_device_that_takes_no_time_is_given_the_limit() -> None:
 def test_at_least_one_record_is_asked_for() -> None:
     assert pace(longest=4_096).next_reviews == 1
     assert settled(pace(), 512, tokens_per_second=1) == 1
+
+
+def test_a_slow_device_is_given_as_much_as_the_longest_review_has() -> None:
+    assert settled(pace(longest=512), 64, tokens_per_second=1) == pytest.approx(8, abs=1)
 
 
 def test_a_batch_of_rejections_alone_teaches_nothing() -> None:
