@@ -5,8 +5,9 @@ from pydantic import ValidationError
 from schemas import Reason, Rejection, Review
 from worker.message import Message
 
-CONFLUENT_MAGIC = b"\x00"
-"""First byte of a payload framed by a schema registry's serializer."""
+CONFLUENT_MAGIC = (b"\x00", b"\x01")
+"""First byte of a payload framed by a schema registry's serializer: 0 before a schema's number, 1 before its GUID. JSON
+begins with neither."""
 
 _REASONS = {
     "json_invalid": Reason.NOT_JSON,
@@ -24,6 +25,10 @@ _DETAILS = {
     },
 }
 
+MAX_KEY_BYTES = 32 << 10
+"""A prediction has its review's key: one that fills a record by itself would leave no room for the prediction, and stop
+the worker."""
+
 
 def read_review(message: Message, max_bytes: int) -> Review | Rejection:
     """Decode and validate one message.
@@ -35,6 +40,10 @@ def read_review(message: Message, max_bytes: int) -> Review | Rejection:
     value = message.value
     if value is None:
         return _reject(message, Reason.TOMBSTONE, "the value is null")
+    if message.key is not None and len(message.key) > MAX_KEY_BYTES:
+        return _reject(
+            message, Reason.TOO_LARGE, f"the key has {len(message.key):,} bytes, accepted are {MAX_KEY_BYTES:,}"
+        )
     if len(value) > max_bytes:
         return _reject(message, Reason.TOO_LARGE, f"the value has {len(value):,} bytes, accepted are {max_bytes:,}")
     try:

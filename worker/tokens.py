@@ -1,9 +1,10 @@
 """Tokens: review texts in, rows of token ids out; cleaned, tokenized and cut as the artefact's manifest says.
 
-WordPiece itself is the `tokenizers` library on the checkpoint's own `tokenizer.json`: one call a batch, on all cores.
+WordPiece itself is the `tokenizers` library on the checkpoint's own `tokenizer.json`: one call for many texts, on all
+cores.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,12 @@ from worker.errors import ArtifactError
 from worker.text import cleaner
 
 Ids = NDArray[np.int32]
+
+CHARACTERS_AT_ONCE = 1_000_000
+"""Of the texts that go into one call of the library, which holds every token of each until the cut: 116 bytes for a
+character of Chinese were measured. A batch of ordinary reviews is one to three calls; one of 2,000 of the longest
+reviews, which compress to a few hundred kB, would hold 23 GB.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,9 @@ class ReviewTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[TokenRow]:
         """One row a text, in their order."""
+        return [row for some in _portions(texts) for row in self._encode(some)]
+
+    def _encode(self, texts: Sequence[str]) -> list[TokenRow]:
         cleaned = [self._clean(text) for text in texts]
         try:
             encodings = self._tokenizer.encode_batch_fast(cleaned, add_special_tokens=False)
@@ -97,6 +107,18 @@ class ReviewTokenizer:
             # A tail of 0 is the plain head cut; content[-0:] would be everything.
             content = content[:head] + content[len(content) - tail :]
         return TokenRow(np.array([self._opening, *content, self._closing], dtype=np.int32), truncated)
+
+
+def _portions(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The texts in runs of at most `CHARACTERS_AT_ONCE`; a longer one is a run of its own."""
+    start = characters = 0
+    for place, text in enumerate(texts):
+        if characters + len(text) > CHARACTERS_AT_ONCE and place > start:
+            yield texts[start:place]
+            start, characters = place, 0
+        characters += len(text)
+    if start < len(texts):
+        yield texts[start:]
 
 
 def pad(rows: Sequence[Ids], length: int | None = None) -> tuple[Ids, Ids]:

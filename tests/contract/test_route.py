@@ -9,33 +9,12 @@ import pytest
 
 from faults.oracle import examine
 from running import Stage, Worker
-from schemas import Prediction, Reason
+from schemas import Prediction
 
 pytestmark = pytest.mark.kafka
 
 StartWorker = Callable[..., Worker]
 TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-
-HOSTILE: dict[str, tuple[bytes | None, Reason]] = {
-    "tombstone": (None, Reason.TOMBSTONE),
-    "empty": (b"", Reason.EMPTY),
-    "spaces": (b"   ", Reason.EMPTY),
-    "not JSON": (b"five stars", Reason.NOT_JSON),
-    "cut off": (b'{"review_id": "a", "text": "go', Reason.NOT_JSON),
-    "two values": (b'{"review_id": "a", "text": "b"} {}', Reason.NOT_JSON),
-    "a list": (b"[1, 2]", Reason.NOT_AN_OBJECT),
-    "not UTF-8": (b'{"review_id": "a", "text": "\xff\xfe"}', Reason.NOT_UTF8),
-    "framed": (b'\x00\x00\x00\x00\x07{"review_id": "a", "text": "b"}', Reason.CONFLUENT_FRAMED),
-    "no text": (b'{"review_id": "a"}', Reason.MISSING_FIELD),
-    "no id": (b'{"text": "b"}', Reason.MISSING_FIELD),
-    "a number": (b'{"review_id": "a", "text": 5}', Reason.WRONG_TYPE),
-    "null": (b'{"review_id": null, "text": "b"}', Reason.WRONG_TYPE),
-    "blank text": (b'{"review_id": "a", "text": " \\n "}', Reason.OUT_OF_BOUNDS),
-    "no id characters": (b'{"review_id": "", "text": "b"}', Reason.OUT_OF_BOUNDS),
-    "long id": (json.dumps({"review_id": "a" * 129, "text": "b"}).encode(), Reason.OUT_OF_BOUNDS),
-    "long text": (json.dumps({"review_id": "a", "text": "b" * 100_001}).encode(), Reason.OUT_OF_BOUNDS),
-    "too large": (json.dumps({"review_id": "a", "text": "b" * 600_000}).encode(), Reason.TOO_LARGE),
-}
 
 
 def review(number: int, text: str = "the movie was great") -> bytes:
@@ -51,32 +30,6 @@ def test_every_input_has_one_output_in_order(stage: Stage, start: StartWorker, t
     found = examine(stage)
     assert found.sound, found
     assert (found.inputs, found.predictions, found.dead_letters) == (600, 600, 0)
-
-
-def test_a_record_at_fault_is_a_dead_letter_and_the_next_one_is_scored(
-    stage: Stage, start: StartWorker, tiny_model: Path
-) -> None:
-    values: list[bytes | None] = []
-    keys: list[bytes | None] = []
-    for name, (value, _) in HOSTILE.items():
-        values += [value, review(len(values))]
-        keys += [name.encode(), None]
-    stage.publish(values, keys)
-    worker = start(tiny_model, WORKER_BATCH__MAX_MESSAGE_BYTES="500000")
-    stage.wait_until_drained(60)
-    _, metrics = worker.get("/metrics")
-    assert worker.stop() == 0
-    found = examine(stage)
-    assert found.sound, found
-    assert (found.predictions, found.dead_letters) == (len(HOSTILE), len(HOSTILE))
-    for letter in stage.read(stage.dead):
-        value, reason = HOSTILE[letter.key.decode()]
-        headers = dict(letter.headers)
-        assert letter.value == value
-        assert headers["rejection.reason"].decode() == reason, letter.key
-        assert headers["__connect.errors.topic"] == stage.input.encode()
-        assert headers["__connect.errors.exception.message"]
-    assert 'review_worker_rejections_total{reason="not_json"} 3.0' in metrics
 
 
 def test_a_prediction_is_a_cloud_event_that_names_its_input(stage: Stage, start: StartWorker, tiny_model: Path) -> None:

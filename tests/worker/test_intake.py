@@ -99,6 +99,7 @@ def test_numbers_that_are_none_may_stand_where_nobody_reads_them() -> None:
         (b" \r\n\t", Reason.EMPTY, "the value is empty"),
         (b"\x00\x00\x00\x00\x07" + GOOD, Reason.CONFLUENT_FRAMED, "registry"),
         (b"\x00", Reason.CONFLUENT_FRAMED, "registry"),
+        (b"\x01" + bytes(range(0xF0, 0x100)) + GOOD, Reason.CONFLUENT_FRAMED, "registry"),
         (b"\xef\xbb\xbf" + GOOD, Reason.NOT_JSON, "line 1 column 1"),
         (GOOD.decode().encode("utf-16"), Reason.NOT_UTF8, "byte 0"),
         (GOOD.decode().encode("utf-16-le"), Reason.NOT_JSON, "line 1 column 2"),
@@ -259,3 +260,13 @@ def test_a_secret_in_a_record_at_fault_stays_in_the_record(shape: str, secret: s
     refused = rejection((shape % (secret, secret)).encode())
 
     assert not re.search(re.escape(secret[:8]), refused.model_dump_json())
+
+
+def test_a_key_that_would_leave_no_room_for_the_prediction_is_rejected() -> None:
+    def read(key: bytes) -> Review | Rejection:
+        return read_review(Message("reviews", 0, 7, key, GOOD), 1 << 20)
+
+    assert isinstance(read(b"k" * (32 << 10)), Review)
+    refused = read(b"k" * ((32 << 10) + 1))
+    assert isinstance(refused, Rejection)
+    assert (refused.reason, refused.detail) == (Reason.TOO_LARGE, "the key has 32,769 bytes, accepted are 32,768")
