@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from worker.console import err, out, run_app
+from worker.console import err, out, plain, run_app
 from worker.errors import UsageError
 from worker.settings import Settings, load_settings
 from worker.versions import VersionOption
@@ -116,7 +117,7 @@ def check(
             print(json.dumps(vars(finding)))
         else:
             mark = "[green]ok[/]  " if finding.ok else "[bold red]fail[/]"
-            out.print(f"{mark} [bold]{finding.name:<8}[/] {escape(finding.detail)}")
+            out.print(f"{mark} [bold]{finding.name:<8}[/] {escape(plain(finding.detail))}")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -256,6 +257,117 @@ def tail(
     _quiet()
     arrivals = follow(chosen.kafka, chosen.kafka.output_topic, from_beginning=from_beginning, idle_seconds=idle)
     show(arrivals, count=count, every=every, as_json=as_json)
+
+
+@app.command()
+def replay(
+    config: Config = None,
+    bootstrap_servers: Bootstrap = None,
+    settings: Set = None,
+    reason: Annotated[
+        list[str] | None,
+        typer.Option("--reason", metavar="NAME", help="Only with this `rejection.reason`. May be repeated."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only dead letters since then: ISO 8601 (UTC), or back from now as `2h`."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Only dead letters before then.")] = None,
+    # Three digits are what the worker carries on into a dead letter: beyond them the count would begin anew.
+    max_hops: Annotated[
+        int, typer.Option(min=1, max=999, help="Leave a record that was put back so often already.")
+    ] = 3,
+    limit: Annotated[int | None, typer.Option(min=1, help="Put back at most so many.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be put back, and change nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Put dead letters back on the input topic, each at most once, however often and with whatever filters.
+
+    Key and value are those of the original record; `replay.hops` counts how often it was put back. What stays behind is
+    there for the next replay. The table counts dead letters by reason, from the first that was not put back yet.
+
+    ```
+    review-worker replay --dry-run
+    review-worker replay --reason out_of_memory --since 2h
+    ```
+    """
+    from worker.replay import replay as put_back
+    from worker.replay.choice import Choice, read_reasons, read_time
+
+    now_ms = round(time.time() * 1000)
+    choice = Choice(
+        reasons=read_reasons(reason or ()),
+        since_ms=None if since is None else read_time("--since", since, now_ms),
+        until_ms=None if until is None else read_time("--until", until, now_ms),
+        max_hops=max_hops,
+        limit=limit,
+    )
+    if choice.since_ms is not None and choice.until_ms is not None and choice.since_ms >= choice.until_ms:
+        raise UsageError(f"--since {since} is not before --until {until}")
+    chosen = _settings(config, settings, bootstrap=bootstrap_servers)
+    _quiet()
+    with _progress("putting back") as advance:
+        done = put_back(chosen, choice, dry_run=dry_run, advanced=advance)
+    if as_json:
+        print(json.dumps({"dry_run": dry_run, **done.document()}))
+    else:
+        _show_replayed(done, chosen.kafka.input_topic, max_hops, dry_run=dry_run)
+
+
+def _show_replayed(done: Any, topic: str, max_hops: int, *, dry_run: bool) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from worker.replay.choice import Fate
+
+    shown = {
+        Fate.PUT_BACK: "would put back" if dry_run else "put back",
+        Fate.LEFT_BY_FILTER: "left by filter",
+        Fate.PUT_BACK_EARLIER: "put back earlier",
+        Fate.OVER_MAX_HOPS: "over max hops",
+    }
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("reason", no_wrap=True)
+    for heading in shown.values():
+        table.add_column(heading, justify="right")
+    for its in done.reasons:
+        table.add_row(its.value, *(f"{done.counts[its, fate]:,}" for fate in shown))
+    if done.reasons:
+        out.print(table)
+    total = {fate: f"{done.total(fate):,}" for fate in Fate}
+    err.print(
+        f"{total[Fate.PUT_BACK]} {'would be ' if dry_run else ''}put back on {topic}, "
+        f"{total[Fate.PUT_BACK_EARLIER]} put back earlier; left: {total[Fate.LEFT_BY_FILTER]} by filter, "
+        f"{total[Fate.OVER_MAX_HOPS]} with {max_hops} hops or more, {total[Fate.NOT_OURS]} not from {topic}; "
+        f"{done.seconds:.1f} s{', stopped at the limit' if done.limited else ''}"
+    )
+
+
+@app.command()
+def contract(
+    folder: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write all documents there, and print their names.")
+    ] = None,
+) -> None:
+    """Print the public contract: an AsyncAPI document of topics, keys, headers and payloads.
+
+    With `--out` it is written beside the JSON Schemas of review, prediction, rejection and model manifest. The names of
+    topics are those of the default settings.
+
+    ```
+    review-worker contract
+    review-worker contract --out deploy/contract
+    ```
+    """
+    from worker.contract import documents, write
+
+    if folder is None:
+        sys.stdout.write(documents()["asyncapi.json"])
+        return
+    for path in write(folder):
+        print(path)
 
 
 def _settings(

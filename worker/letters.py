@@ -15,6 +15,11 @@ IN_SCORING = frozenset({Reason.OUT_OF_MEMORY, Reason.SCORER_FAILED})
 _TRACEPARENT = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context, version 00. Anything else in that header is not carried on."""
 
+HOPS = "replay.hops"
+"""Header: how often `review-worker replay` has put this record back on the input topic, in ASCII digits."""
+
+_HOPS = re.compile(rb"[0-9]{1,3}")
+
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
@@ -67,6 +72,8 @@ class Letters:
             ("__connect.errors.stage", b"TRANSFORMATION" if rejection.reason in IN_SCORING else b"VALUE_CONVERTER"),
             ("__connect.errors.exception.message", rejection.detail.encode()),
             *trace(message.headers),
+            # Else a record that fails for ever would be put back for ever.
+            *hops(message.headers),
         ]
         # A record without key and value is legal in Kafka, but kafka-python cannot send one.
         value = b"" if message.key is None and message.value is None else message.value
@@ -74,10 +81,19 @@ class Letters:
 
 
 def trace(headers: Headers) -> list[tuple[str, bytes]]:
-    """The one header that is carried on. Others stay behind: their values may be None, which the producer refuses, or
-    whatever a publisher put there."""
+    """The one header that is carried on into whatever follows. Others stay behind: their values may be None, which the
+    producer refuses, or whatever a publisher put there."""
+    return _carried(headers, "traceparent", _TRACEPARENT)
+
+
+def hops(headers: Headers) -> list[tuple[str, bytes]]:
+    """The header that counts replays, for the dead letter of a record that failed again; none where it never was one.
+    A publisher could have put anything there: what is no small number is left behind."""
+    return _carried(headers, HOPS, _HOPS)
+
+
+def _carried(headers: Headers, wanted: str, pattern: re.Pattern[bytes]) -> list[tuple[str, bytes]]:
+    """The first header of that name with a value of that form, if any."""
     return [
-        (name, value)
-        for name, value in headers
-        if name == "traceparent" and value is not None and _TRACEPARENT.fullmatch(value)
+        (name, value) for name, value in headers if name == wanted and value is not None and pattern.fullmatch(value)
     ][:1]

@@ -97,6 +97,8 @@ class Metrics:
             ["topic", "partition"],
             registry=registry,
         )
+        self._behind: set[tuple[str, int]] = set()
+        """Partitions that have a lag."""
         self.drain_seconds = Gauge(
             "review_worker_drain_seconds", "Lag divided by the recent rate of scoring.", registry=registry
         )
@@ -175,7 +177,10 @@ class Metrics:
 
     def show_lag(self, behind: Mapping[tuple[str, int], int], rate: float) -> None:
         """Records that wait, by topic and partition, and how long they will at the recent rate (records/s)."""
-        self.lag.clear()
+        # Not clear(): a scrape in between would see no lag at all, and an alert would begin to count anew.
+        for topic, partition in self._behind - behind.keys():
+            self.lag.remove(topic, str(partition))
+        self._behind = set(behind)
         for (topic, partition), records in behind.items():
             self.lag.labels(topic, str(partition)).set(records)
         waiting = sum(behind.values())

@@ -217,7 +217,7 @@ def test_a_port_in_use_is_named(stage: Stage, tiny_model: Path) -> None:
     assert "WORKER_HTTP__PORT" in done.error
 
 
-@pytest.mark.parametrize("name", ["run", "check", "score", "publish", "tail"])
+@pytest.mark.parametrize("name", ["run", "check", "score", "publish", "tail", "replay"])
 def test_the_help_of_every_command_shows_how_it_is_used(name: str) -> None:
     done = command(name, "--help", COLUMNS="100", NO_COLOR="1")
     assert done.code == 0

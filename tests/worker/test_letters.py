@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from schemas import ModelName, Prediction, Reason, Rejection
-from worker.letters import Letters, Outgoing, trace
+from worker.letters import Letters, Outgoing, hops, trace
 from worker.message import Headers, Message
 
 LETTERS = Letters("review-predictions", "reviews-dead-letters")
@@ -156,6 +156,30 @@ def test_of_several_traces_the_first_good_one_counts() -> None:
     assert trace((("traceparent", None), ("traceparent", TRACEPARENT), ("traceparent", other))) == [
         ("traceparent", TRACEPARENT)
     ]
+
+
+@pytest.mark.parametrize("value", [b"0", b"1", b"007", b"999"])
+def test_a_record_that_was_put_back_and_failed_again_keeps_its_count(value: bytes) -> None:
+    """Else it would be put back for ever."""
+    headers: Headers = (("replay.hops", value), ("traceparent", TRACEPARENT), ("authorization", b"secret"))
+
+    out = rejected(message(headers=headers))
+
+    assert out.headers == [*rejected(message()).headers, ("traceparent", TRACEPARENT), ("replay.hops", value)]
+
+
+def test_a_prediction_does_not_tell_how_often_its_review_was_put_back() -> None:
+    assert predicted(message(headers=(("replay.hops", b"2"),))).headers == predicted(message()).headers
+
+
+@pytest.mark.parametrize("value", [None, b"", b"-1", b"+1", b" 1", b"1\n", b"1.0", b"1000", b"\xff", "٣".encode()])
+def test_what_is_no_small_number_is_no_count(value: bytes | None) -> None:
+    assert hops((("replay.hops", value),)) == []
+    assert rejected(message(headers=(("replay.hops", value),))).headers == rejected(message()).headers
+
+
+def test_of_several_counts_the_first_good_one_counts() -> None:
+    assert hops((("replay.hops", b"x"), ("replay.hops", b"2"), ("replay.hops", b"0"))) == [("replay.hops", b"2")]
 
 
 @pytest.mark.parametrize("write", [predicted, rejected])
