@@ -1,0 +1,210 @@
+"""A real Prometheus on a real worker under load: no panel is empty, and every rule can be evaluated."""
+
+import json
+import math
+import re
+import socket
+import subprocess
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+import yaml
+
+from contract.pieces import StubWorker, review, started_stubs, wait_for
+from deploy.monitoring import (
+    PROMETHEUS,
+    Panel,
+    filled_in,
+    panels,
+    promtool,
+    read_yaml,
+    rules,
+    tool,
+    variable,
+)
+from running import Broker, Stage
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+
+INTERVAL = "1s"
+"""Of scrapes and evaluations, so that a minute of a test is a quarter of an hour of the real configuration."""
+
+RATE_INTERVAL = "15s"
+PATIENCE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """A Prometheus on this machine."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def get(self, path: str, **parameters: str) -> Any:
+        """The data of an answer of its HTTP API."""
+        query = urllib.parse.urlencode(parameters)
+        with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{query}", timeout=20) as answer:  # noqa: S310 - loopback
+            body = json.load(answer)
+        assert body["status"] == "success"
+        return body["data"]
+
+    def query(self, query: str) -> list[float]:
+        """The value of every series, now, without those that are no number."""
+        series = self.get("query", query=query)["result"]
+        return [value for one in series if not math.isnan(value := float(one["value"][1]))]
+
+    def answers(self) -> bool:
+        """It has started."""
+        assert self.process.poll() is None, f"Prometheus ended: {self.log.read_text()[-2000:]}"
+        try:
+            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=5):  # noqa: S310 - loopback
+                return True
+        except OSError:
+            return False
+
+
+def free_port() -> int:
+    """One that nobody listens at just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def prometheus(target: str, folder: Path) -> Iterator[Prometheus]:
+    """Debian's Prometheus with our configuration and rules on `target`, often enough for a test; gone afterwards."""
+    configuration = read_yaml(PROMETHEUS / "prometheus.yml")
+    configuration["global"] = dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), INTERVAL)
+    configuration["rule_files"] = [str(PROMETHEUS / name) for name in configuration["rule_files"]]
+    (scrape,) = configuration["scrape_configs"]
+    scrape["static_configs"] = [{"targets": [target]}]
+    file = folder / "prometheus.yml"
+    file.write_text(yaml.safe_dump(configuration), encoding="utf-8")
+    address = f"127.0.0.1:{free_port()}"
+    log = folder / "prometheus.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [
+                tool("prometheus"),
+                f"--config.file={file}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address={address}",
+                "--log.level=warn",
+            ],
+            stdout=stream,
+            stderr=stream,
+            cwd=folder,
+        )
+    try:
+        started = Prometheus(f"http://{address}", process, log)
+        wait_for(started.answers, "Prometheus has started", PATIENCE_SECONDS)
+        yield started
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def flowing(stage: Stage) -> Iterator[None]:
+    """Reviews come all the time, and one record in fifty is none."""
+    stop = Event()
+
+    def publish() -> None:
+        number = 0
+        while not stop.wait(1):
+            stage.publish([*(review(number + one) for one in range(49)), b"no review"])
+            number += 50
+
+    thread = Thread(target=publish, name="publisher")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A worker that scores, and the Prometheus that looks at it."""
+
+    worker: StubWorker
+    prometheus: Prometheus
+
+
+@pytest.fixture(scope="module")
+def watched(
+    kafka: Broker, tiny_artifact: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Watched]:
+    """Under load, with a second model, for all tests of this file."""
+    folder = tmp_path_factory.mktemp("watched")
+    stage = Stage(kafka.address, partitions=2)
+    stage.make_topics()
+    model = tiny_artifact(folder / "models" / "tiny").parent
+    shadow = tiny_artifact(folder / "shadow", 2)
+    with ExitStack() as stack:
+        start = stack.enter_context(started_stubs(stage, model, folder))
+        worker = start(STUB_SECONDS="0.02", WORKER_SHADOW__MODEL=str(shadow), WORKER_SHADOW__SHARE="1")
+        worker.wait_until_ready()
+        stack.enter_context(flowing(stage))
+        looking = stack.enter_context(prometheus(worker.url.removeprefix("http://"), folder))
+        yield Watched(worker, looking)
+
+
+@pytest.mark.parametrize("panel", [pytest.param(panel, id=panel.name) for panel in panels()])
+def test_no_panel_is_empty(watched: Watched, panel: Panel) -> None:
+    for query in panel.queries:
+        sent = filled_in(query, RATE_INTERVAL)
+        wait_for(lambda sent=sent: watched.prometheus.query(sent), sent, PATIENCE_SECONDS)
+
+
+@pytest.mark.parametrize("name", ["job", "instance"])
+def test_there_is_something_to_choose(watched: Watched, name: str) -> None:
+    selector, label = re.findall(r"^label_values\((.+), (\w+)\)$", filled_in(variable(name)["definition"]))[0]
+    wait_for(lambda: watched.prometheus.get(f"label/{label}/values", **{"match[]": selector}), selector)
+
+
+def test_every_rule_can_be_evaluated(watched: Watched) -> None:
+    def loaded() -> list[dict[str, Any]]:
+        return [rule for group in watched.prometheus.get("rules")["groups"] for rule in group["rules"]]
+
+    wait_for(lambda: all(rule["health"] != "unknown" for rule in loaded()), "every rule was evaluated")
+    found = loaded()
+    assert len(found) == len(rules("recording.yml", "alerts.yml"))
+    assert [rule for rule in found if rule["health"] != "ok" or rule.get("lastError")] == []
+
+
+@pytest.mark.parametrize("name", [rule["record"] for rule in rules("recording.yml") if "offset" not in rule["expr"]])
+def test_what_is_recorded_has_values(watched: Watched, name: str) -> None:
+    wait_for(lambda: watched.prometheus.query(name), name, PATIENCE_SECONDS)
+
+
+def test_a_worker_that_is_well_rings_no_bell(watched: Watched) -> None:
+    """Not in all the time that the other tests took; pending is what waits for longer."""
+    wait_for(lambda: watched.prometheus.query("job:review_worker_late:ratio_rate1h"), "alerts have what they compare")
+    assert watched.prometheus.query('count_over_time(ALERTS{alertstate="firing"}[5m])') == []
+
+
+def test_the_worker_is_asked_and_answers(watched: Watched) -> None:
+    wait_for(lambda: watched.prometheus.query('up{job="review-worker"}') == [1.0], "the scrape works")
+    (target,) = watched.prometheus.get("targets")["activeTargets"]
+    assert target["scrapeUrl"] == f"{watched.worker.url}/metrics"
+
+
+def test_promtool_finds_nothing_wrong_with_what_a_worker_exposes(watched: Watched) -> None:
+    status, text = watched.worker.get("/metrics")
+    assert status == 200
+    done = promtool("check", "metrics", text=text)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
