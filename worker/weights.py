@@ -4,6 +4,7 @@ Names and transpositions are those of `transformers`' `BertForSequenceClassifica
 (out, in), Keras' dense layers (in, out).
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,3 +174,7 @@ def save_weights(network: Bert, path: Path) -> None:
     for link in links(network):
         tensors |= link.to_checkpoint()
     save_file(tensors, path, metadata={"format": "pt"})
+    # safetensors makes it for its owner alone, and a worker that runs as another user could not read it.
+    mask = os.umask(0)  # it can only be read by setting it
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)

@@ -1,5 +1,6 @@
 """Weights between the network and safetensors, both ways."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,16 @@ def test_a_checkpoint_written_and_read_is_the_same_tensor_for_tensor(
     assert written.keys() == {name for name in tensors if not name.endswith("position_ids")}
     for name, tensor in written.items():
         np.testing.assert_array_equal(tensor, tensors[name].astype(np.float32), err_msg=name)
+
+
+def test_what_is_written_can_be_read_by_whom_the_umask_lets(network: Bert, tmp_path: Path) -> None:
+    """A worker in a container is another user than who exported the model."""
+    before = os.umask(0o027)
+    try:
+        save_weights(network, tmp_path / "model.safetensors")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o640
 
 
 def legacy(name: str) -> str:
