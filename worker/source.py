@@ -7,7 +7,7 @@ from traceback import walk_tb
 from typing import Any
 
 from kafka import KafkaConsumer
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import (
     AuthorizationError,
     FencedInstanceIdError,
@@ -89,7 +89,11 @@ class ReviewSource:
                 # Not "latest", which would skip, and not "earliest" either, which would jump in silence when records
                 # were deleted before they were scored: a new group is sent to the beginning below.
                 auto_offset_reset="none",
-                partition_assignment_strategy=[CooperativeStickyAssignor],
+                # Not the cooperative one: in kafka-python 3.0.12 it can leave partitions to nobody, for ever. When a
+                # member that was late and one that took over claim the same ones, it waits for either to give them up,
+                # and both have done so already. A worker goes back to the committed offsets at every change of the
+                # group, so that keeping partitions across it would spare nothing.
+                partition_assignment_strategy=[RangePartitionAssignor],
                 session_timeout_ms=round(kafka.session_timeout_seconds * 1000),
                 heartbeat_interval_ms=round(kafka.session_timeout_seconds * 1000 / 10),
                 metadata_max_age_ms=METADATA_MS,
