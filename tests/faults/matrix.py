@@ -560,7 +560,7 @@ ROWS = (
         "B7",
         "commit late, in the next transaction",
         commit_late,
-        Size(5_000, 9, 20, 5),
+        Size(600, 9, 20, 2),
         Size(300, 2, 2, 2),
         BATCH,
         "proxy",
