@@ -173,9 +173,15 @@ def connect(make: Callable[[], T], settings: KafkaSettings) -> T:
             raise BrokerError(trouble(error, settings)) from None
 
 
-def begin(call: Callable[[], T], name: str) -> Future[T]:
-    """Run a call on a thread of its own, for whoever will not wait for ever; one that hangs ends with the process."""
-    outcome: Future[T] = Future()
+def begin(call: Callable[[], T], name: str, outcome: Future[T] | None = None) -> Future[T]:
+    """Run a call on a thread of its own, for whoever will not wait for ever; one that hangs ends with the process.
+
+    Args:
+        call: what to run.
+        name: of the thread.
+        outcome: where to put what it returns or raises, for whoever may be interrupted before this returns.
+    """
+    outcome = Future() if outcome is None else outcome
 
     def attempt() -> None:
         try:

@@ -340,7 +340,7 @@ KEYS: dict[str, bytes | None] = {
     "none": None,
     "empty": b"",
     "1 kB of every byte": bytes(range(256)) * 4,
-    "100 kB": MARKED * 20_000,
+    "30 kB": MARKED * 6_000,
     "NUL": b"\x00",
     "line ends": b"xyzzy\r\n{}",
 }
@@ -363,6 +363,8 @@ CATALOGUE: dict[str, Hostile] = {
     **{f"{name}, scored": Hostile(GOOD, "scored", **parts) for name, parts in ENVELOPES.items()},
     **{f"{name}, at fault": Hostile(b"not JSON: xyzzy", Reason.NOT_JSON, **parts) for name, parts in ENVELOPES.items()},
     **{f"{name}, null": Hostile(None, Reason.TOMBSTONE, **parts) for name, parts in ENVELOPES.items()},
+    "key of 100 kB": Hostile(GOOD, Reason.TOO_LARGE, key=MARKED * 20_000),
+    "key of 1 MB": Hostile(GOOD, Reason.TOO_LARGE, key=MARKED * 200_000),
 }
 """Name -> record; the name is what a failing test shows."""
 

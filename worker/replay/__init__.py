@@ -19,7 +19,7 @@ progress dead letters older than that time are put back only on request.
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -252,9 +252,9 @@ def _in_time(call: Callable[[], T], kafka: KafkaSettings) -> T:
     """What the call returns, or TimeoutError: kafka-python's transactional calls wait for a broker without end, and
     here is no watchdog."""
     seconds = kafka.transaction_timeout_seconds + kafka.bootstrap_timeout_seconds
-    outcome = begin(call, "transaction")
+    outcome: Future[T] = Future()
     try:
-        return outcome.result(seconds)
+        return begin(call, "transaction", outcome).result(seconds)
     except KeyboardInterrupt:
         # A transaction that is left open keeps the workers from reading on until the broker ends it.
         wait([outcome], seconds)
