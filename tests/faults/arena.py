@@ -298,6 +298,8 @@ def play(arena: Arena, inject: Callable[[Arena], None], drain_seconds: float = 1
             arena.stage.wait_until_drained(drain_seconds)
             for worker in arena.workers:
                 if worker.process.poll() is None:
+                    # All may be answered before the last one has even begun to listen to signals.
+                    worker.wait_until_ready()
                     assert worker.stop() == 0, worker.log.read_text()[-2000:]
             arena.stage.settle()
             time.sleep(0.5)  # for the witness to see the last ones
