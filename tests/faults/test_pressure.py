@@ -26,7 +26,7 @@ ROOM_KIB = 96 * 1024
 """What a backlog of 100 MB may add to a worker's memory: two batches of 2,000 such reviews, what is fetched ahead, and
 the allocator's share."""
 
-BYTES_PER_SECOND = 100_000
+BYTES_PER_SECOND = 50_000
 
 
 def long_review(number: int) -> bytes:
