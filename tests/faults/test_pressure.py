@@ -26,7 +26,7 @@ ROOM_KIB = 96 * 1024
 """What a backlog of 100 MB may add to a worker's memory: two batches of 2,000 such reviews, what is fetched ahead, and
 the allocator's share."""
 
-BYTES_PER_SECOND = 50_000
+BYTES_PER_SECOND = 200_000
 
 
 def long_review(number: int) -> bytes:
@@ -88,7 +88,8 @@ def test_a_broker_that_takes_little_slows_the_worker_and_nothing_is_lost(
     stage.publish([long_review(number) for number in range(reviews)])
     with quota(kafka, stage.name):
         began = time.monotonic()
-        worker = start(WORKER_KAFKA__CLIENT_ID=stage.name, WORKER_BATCH__MAX_REVIEWS="200")
+        uncompressed = {"WORKER_KAFKA__COMPRESSION": "none", "WORKER_BATCH__MAX_REVIEWS": "200"}
+        worker = start(WORKER_KAFKA__CLIENT_ID=stage.name, **uncompressed)
         wait_for(lambda: sum(stage.committed().values()) >= reviews // 4, "a quarter is done", 120)
         early = peak_kib(worker)
         stage.wait_until_drained(240)
