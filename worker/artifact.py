@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from schemas import FileDigest, Manifest, ModelName
 from worker.bert_config import BertConfig, parse_config
 from worker.errors import ArtifactError
-from worker.tokens import ReviewTokenizer
+from worker.tokens import ReviewTokenizer, panics_as
 
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
@@ -75,12 +75,8 @@ class Artifact:
 
     def _load_tokenizer(self) -> ReviewTokenizer:
         path = self.folder / TOKENIZER
-        try:
+        with panics_as(lambda panic: ArtifactError(f"{path}: not a tokenizer.json: reading it ended with {panic}")):
             return ReviewTokenizer.load(path, self.manifest.cut, self.manifest.cleaning)
-        except (Exception, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as panic:  # Rust's, which is no Exception and would end the process or the reload's thread
-            raise ArtifactError(f"{path}: not a tokenizer.json: reading it ended with {type(panic).__name__}") from None
 
     def _require_unchanged(self) -> None:
         """Files are read by their paths, after they were verified: what was read is what was verified only as long as

@@ -4,7 +4,8 @@ WordPiece itself is the `tokenizers` library on the checkpoint's own `tokenizer.
 cores.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,12 +93,8 @@ class ReviewTokenizer:
 
     def _encode(self, texts: Sequence[str]) -> list[TokenRow]:
         cleaned = [self._clean(text) for text in texts]
-        try:
+        with panics_as(lambda panic: RuntimeError(f"the tokenizer ended with {panic}")):
             encodings = self._tokenizer.encode_batch_fast(cleaned, add_special_tokens=False)
-        except (Exception, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as panic:  # Rust's, which is no Exception and would end the process
-            raise RuntimeError(f"the tokenizer ended with {type(panic).__name__}") from None
         return [self._row(encoding.ids) for encoding in encodings]
 
     def _row(self, content: list[int]) -> TokenRow:
@@ -107,6 +104,18 @@ class ReviewTokenizer:
             # A tail of 0 is the plain head cut; content[-0:] would be everything.
             content = content[:head] + content[len(content) - tail :]
         return TokenRow(np.array([self._opening, *content, self._closing], dtype=np.int32), truncated)
+
+
+@contextmanager
+def panics_as(make: Callable[[str], Exception]) -> Iterator[None]:
+    """Turn a panic of the tokenizer's Rust, which is no Exception and would end the process, or the thread that loads a
+    newer model, into the exception that `make` makes of its name."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as panic:
+        raise make(type(panic).__name__) from None
 
 
 def _portions(texts: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -202,6 +203,26 @@ def examined(stage: Stage) -> Finding:
     """What the oracle says once nothing is under way."""
     stage.settle()
     return examine(stage)
+
+
+# === Commands ===
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def error(self) -> str:
+        """The line for the user; JSON lines are the log of `run`."""
+        assert "Traceback" not in self.err
+        (line,) = [line for line in self.err.splitlines() if not line.startswith("{")]
+        return line
 
 
 # === A worker without TensorFlow ===

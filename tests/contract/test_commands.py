@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ACLOperation, ResourceType
 
-from contract.pieces import StubWorker, denied, nobody_listens, paused, review, visible, wait_for
+from contract.pieces import Done, StubWorker, denied, nobody_listens, paused, review, visible, wait_for
 from running import ROOT, Broker, Stage, Worker
 from schemas import ModelName, Prediction, Source
 
@@ -35,23 +34,6 @@ TEXTS = [
     "not good not bad",
     "a film I would watch again " * 3,
 ]
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-    seconds: float
-
-    @property
-    def error(self) -> str:
-        """The line for the user; JSON lines are the log of `run`."""
-        assert "Traceback" not in self.err
-        (line,) = [line for line in self.err.splitlines() if not line.startswith("{")]
-        return line
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:

@@ -29,6 +29,7 @@ from kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
+import contract.pieces
 from contract.pieces import STUB, wait_for
 from running import ROOT, Broker, Stage, broker
 
@@ -308,20 +309,8 @@ def only(rule: ACL) -> ACLFilter:
 # === Commands ===
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(contract.pieces.Done):
     """What a command did."""
-
-    code: int
-    out: str
-    err: str
-    seconds: float
-
-    @property
-    def error(self) -> str:
-        """The line for the user; JSON lines are the log of `run`."""
-        (line,) = [line for line in self.err.splitlines() if not line.startswith("{")]
-        return line
 
     @property
     def findings(self) -> dict[str, tuple[bool, str]]:

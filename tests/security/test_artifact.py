@@ -166,7 +166,7 @@ class SlowEngine:
 
     def submit(self, rows: Sequence[Ids]) -> Future[Scored]:
         """Never comes to it."""
-        raise NotImplementedError
+        raise AssertionError("a model that was refused is asked to score")
 
     def close(self) -> None:
         """There is nothing to end."""
