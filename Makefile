@@ -4,10 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-FAULTS := $(addprefix tests/faults/,test_matrix.py test_tools.py test_pressure.py test_soak.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test faults-small faults soak check format requirements clean
+.PHONY: help install demo test faults soak check format requirements clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -25,11 +24,8 @@ $(STAMP): requirements.txt pyproject.toml
 demo: $(STAMP) ## Train a model, start a broker and a worker, publish reviews, watch them scored (DATA=reviews.csv, BOOTSTRAP=host:port)
 	@$(BIN)/python deploy/demo $(if $(DATA),--data "$(DATA)") $(if $(BOOTSTRAP),--bootstrap-servers "$(BOOTSTRAP)")
 
-test: $(STAMP) check ## Run the test suite, the real broker included (`make faults-small` has the fault matrix)
-	$(BIN)/python -m pytest --durations=15 $(FAULTS:%=--ignore=%)
-
-faults-small: $(STAMP) ## Run the fault matrix in its small sizes, a quarter of an hour
-	$(BIN)/python -m pytest $(FAULTS)
+test: $(STAMP) check ## Run the test suite, the real broker and the fault matrix in small sizes included
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations=15
 
 faults: $(STAMP) ## Run the fault matrix at full size, an hour, and print its table (ONLY="W2 or B6" for some rows)
 	$(BIN)/python -m pytest tests/faults/test_matrix.py --full-faults --timeout 3600 $(if $(ONLY),-k "$(ONLY)")

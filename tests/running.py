@@ -2,14 +2,16 @@
 
 import json
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
@@ -20,8 +22,23 @@ from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailable
 
 ROOT = Path(__file__).resolve().parent.parent
 BROKER = ROOT / "deploy" / "kafka" / "broker"
+HOST = "127.0.0.1"
 READY_SECONDS = 90
 COORDINATOR_SECONDS = 20
+
+
+def free_ports(count: int) -> list[int]:
+    """Different free ports of this machine, below those that outgoing connections get (from 32768 on Linux): a client
+    that keeps calling a port where nobody listens can be given that very port as its own end, and whoever listened
+    cannot come back."""
+    ports: list[int] = []
+    with ExitStack() as bound:
+        while len(ports) < count:
+            probe = bound.enter_context(socket.socket())
+            with suppress(OSError):
+                probe.bind((HOST, secrets.choice(range(20_000, 32_768))))
+                ports.append(probe.getsockname()[1])
+    return ports
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import socket
 import subprocess
 import urllib.parse
 import urllib.request
@@ -29,7 +28,7 @@ from deploy.monitoring import (
     tool,
     variable,
 )
-from running import Broker, Stage
+from running import HOST, Broker, Stage, free_ports
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -71,13 +70,6 @@ class Prometheus:
             return False
 
 
-def free_port() -> int:
-    """One that nobody listens at just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def prometheus(target: str, folder: Path) -> Iterator[Prometheus]:
     """Debian's Prometheus with our configuration and rules on `target`, often enough for a test; gone afterwards."""
@@ -88,7 +80,7 @@ def prometheus(target: str, folder: Path) -> Iterator[Prometheus]:
     scrape["static_configs"] = [{"targets": [target]}]
     file = folder / "prometheus.yml"
     file.write_text(yaml.safe_dump(configuration), encoding="utf-8")
-    address = f"127.0.0.1:{free_port()}"
+    address = f"{HOST}:{free_ports(1)[0]}"
     log = folder / "prometheus.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(

@@ -6,7 +6,6 @@ is kept three times, and a record counts as written when two have it.
 
 import base64
 import os
-import secrets
 import signal
 import socket
 import struct
@@ -21,9 +20,8 @@ from uuid import uuid4
 from kafka.protocol.metadata import CoordinatorType, FindCoordinatorRequest, MetadataRequest
 
 from contract.pieces import wait_for
-from running import Broker
+from running import HOST, Broker, free_ports
 
-HOST = "127.0.0.1"
 COPIES = 3
 IN_SYNC = 2
 HEAP = "192m"
@@ -37,22 +35,6 @@ ANSWER_SECONDS = 2
 METADATA_VERSION = 12
 COORDINATOR_VERSION = 4
 """Of the requests Metadata and FindCoordinator, which kafka-python and Kafka 4 both know."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Different free ports, below those that outgoing connections get (from 32768 on Linux): a client that keeps
-    calling a port where nobody listens can be given that very port as its own end, and whoever listened cannot come
-    back."""
-    ports: list[int] = []
-    with ExitStack() as bound:
-        while len(ports) < count:
-            probe = bound.enter_context(socket.socket())
-            try:
-                probe.bind((HOST, secrets.choice(range(20_000, 32_768))))
-            except OSError:
-                continue
-            ports.append(probe.getsockname()[1])
-    return ports
 
 
 def properties(settings: Mapping[str, object]) -> tuple[str, ...]:

@@ -22,7 +22,8 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from faults.cluster import HOST, Node, free_ports, properties
+from faults.cluster import Node, properties
+from running import HOST, free_ports
 
 REQUEST = struct.Struct(">4x h 2x i")
 """API key and correlation id, behind the size."""

@@ -1,12 +1,13 @@
 """The options of the fault tests, and the table of what came of them."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
 from faults.arena import Result
 
-RESULTS = pytest.StashKey[list[tuple[str, str, Result]]]()
+ROW = "fault row"
 HEADINGS = ("fault", "what", "reviews", "missing", "twice", "out of order", "dead letters", "restarts", "recovery")
 
 
@@ -17,38 +18,42 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--soak-minutes", type=float, default=0.5, help="how long the soak lasts")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """An empty table."""
-    config.stash[RESULTS] = []
+def note(request: pytest.FixtureRequest, name: str, what: str, result: Result) -> None:
+    """A row for the table. It travels with the test's report, so that it arrives from another process too."""
+    found = result.finding
+    cells = (
+        name,
+        what,
+        f"{found.inputs:,}",
+        str(len(found.missing)),
+        str(len(found.duplicated)),
+        str(len(found.disordered)),
+        f"{found.dead_letters:,}",
+        str(result.restarts),
+        "-" if result.recovery_seconds is None else f"{result.recovery_seconds:.1f} s",
+    )
+    request.node.user_properties.append((ROW, cells))
 
 
-def note(config: pytest.Config, name: str, what: str, result: Result) -> None:
-    """A row for the table."""
-    config.stash[RESULTS].append((name, what, result))
+def rows(reports: Iterable[object]) -> Iterator[Sequence[str]]:
+    """The cells that came with them."""
+    for report in reports:
+        if isinstance(report, pytest.TestReport) and report.when == "call":
+            yield from (cells for name, cells in report.user_properties if name == ROW)
 
 
-def rows(results: list[tuple[str, str, Result]]) -> Iterator[tuple[str, ...]]:
-    """The table's cells."""
-    for name, what, result in results:
-        found = result.finding
-        yield (
-            name,
-            what,
-            f"{found.inputs:,}",
-            str(len(found.missing)),
-            str(len(found.duplicated)),
-            str(len(found.disordered)),
-            f"{found.dead_letters:,}",
-            str(result.restarts),
-            "-" if result.recovery_seconds is None else f"{result.recovery_seconds:.1f} s",
-        )
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The table, as the README has it."""
-    results = config.stash[RESULTS]
-    if not results:
+    reports = terminalreporter.stats
+    found = sorted(rows([*reports.get("passed", ()), *reports.get("failed", ())]), key=order)
+    if not found:
         return
     terminalreporter.section("fault matrix")
-    for cells in (HEADINGS, ("---",) * len(HEADINGS), *rows(results)):
+    for cells in (HEADINGS, ("---",) * len(HEADINGS), *found):
         terminalreporter.write_line(f"| {' | '.join(cells)} |")
+
+
+def order(cells: Sequence[str]) -> tuple[int, int, str]:
+    """W1 before W2 before W10, and the letters as in the notes: W, B, G, D, S."""
+    letter, number, rest = re.fullmatch(r"(\D+)(\d+)(.*)", cells[0]).groups()
+    return "WBGDS".index(letter), int(number), rest

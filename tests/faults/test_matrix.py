@@ -52,7 +52,7 @@ def test_each_review_has_one_answer_whatever_happens(
     stage.make_topics()
     with opened(Arena(stage, tiny_model, tmp_path, size.messages, fault.extra, brokers)) as arena:
         result = play(arena, lambda it: fault.inject(it, size), fault.drain_seconds)
-    note(request.config, fault.name, fault.what, result)
+    note(request, fault.name, fault.what, result)
     assert result.sound, result
     assert result.finding.inputs >= size.messages * fault.arrive, "the publisher gave up"
     if fault.dead_letters is not None:

@@ -66,7 +66,7 @@ def test_nothing_is_lost_and_nothing_grows(
         Arena(stage, tiny_model, tmp_path, round(seconds * REVIEWS_PER_SECOND), BATCH, Brokers([kafka]))
     ) as arena:
         result = play(arena, soak)
-    note(request.config, "S1", f"soak of {seconds / 60:g} min, kill -9 every {kill_every:.0f} s", result)
+    note(request, "S1", f"soak of {seconds / 60:g} min, kill -9 every {kill_every:.0f} s", result)
     assert result.sound, result
     # The first quarter is warm-up: allocators and caches fill.
     counted = used[len(used) // 4 :]

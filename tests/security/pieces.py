@@ -4,16 +4,14 @@ commands as their users run them, whose every output is searched for the passwor
 import json
 import os
 import re
-import secrets
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +29,7 @@ from kafka.admin import (
 
 import contract.pieces
 from contract.pieces import STUB, wait_for
-from running import ROOT, Broker, Stage, broker
+from running import ROOT, Broker, Stage, broker, free_ports
 
 README = ROOT / "deploy" / "kafka" / "README.md"
 
@@ -182,18 +180,6 @@ def options(folder: Path, ports: Mapping[str, int], controller: int) -> list[str
         for mechanism in MECHANISMS:
             properties[f"listener.name.{listener}.{mechanism.lower()}.sasl.jaas.config"] = module
     return [word for name, value in properties.items() for word in ("--set", f"{name}={value}")]
-
-
-def free_ports(count: int) -> list[int]:
-    """Of 127.0.0.1, below those that outgoing connections get."""
-    with ExitStack() as stack:
-        found: list[int] = []
-        while len(found) < count:
-            probe = stack.enter_context(socket.socket())
-            with suppress(OSError):
-                probe.bind(("127.0.0.1", secrets.choice(range(20_000, 32_768))))
-                found.append(probe.getsockname()[1])
-        return found
 
 
 def make_users(admin: KafkaAdminClient) -> None:

@@ -18,6 +18,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
 
+from running import free_ports
 from worker.connection import SteadyClient, client_options, connect
 from worker.errors import BrokerError, SettingsError
 from worker.settings import KafkaSettings
@@ -129,9 +130,7 @@ def test_every_option_is_known_to_every_client(client: Any) -> None:
 @pytest.fixture
 def free_port() -> int:
     """A port where nobody listens."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    (port,) = free_ports(1)
     return port
 
 
