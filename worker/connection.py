@@ -105,6 +105,12 @@ def _hearing_out(build: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitabl
     return built
 
 
+def caused_by(error: BaseException, *kinds: type[KafkaError]) -> bool:
+    """Whether it is one of these, or was caused by one: after a producer's first error kafka-python raises a plain
+    KafkaError, whose text names the class of the cause. A large batch gets that one, a small one the cause itself."""
+    return isinstance(error, kinds) or any(kind.__name__ in str(error) for kind in kinds)
+
+
 def client_options(settings: KafkaSettings) -> dict[str, Any]:
     """What every client of ours is given.
 

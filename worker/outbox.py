@@ -22,7 +22,7 @@ from kafka.errors import (
 )
 from kafka.structs import ConsumerGroupMetadata
 
-from worker.connection import CHECK, Positions, SteadyClient, client_options, connect, discard
+from worker.connection import CHECK, Positions, SteadyClient, caused_by, client_options, connect, discard
 from worker.errors import BrokerError, Rewind
 from worker.letters import Outgoing
 from worker.settings import Settings
@@ -127,7 +127,7 @@ class Outbox:
                     failures.append(error)
         if failures:
             # Of several, the one that says why trying again cannot help.
-            raise next((error for error in failures if _is(error, *HOPELESS)), failures[0])
+            raise next((error for error in failures if caused_by(error, *HOPELESS)), failures[0])
 
     def _partition(self, record: Outgoing) -> int | None:
         """None lets the key choose, as every Kafka client does. Without a key the input's partition does, so that what
@@ -178,7 +178,7 @@ class Outbox:
 
     def _settle(self, error: KafkaError, committing: bool) -> NoReturn:
         """Start over with a new producer, so that nothing is left open, and leave when trying again cannot help."""
-        if _is(error, ProducerFencedError, FencedInstanceIdError):
+        if caused_by(error, ProducerFencedError, FencedInstanceIdError):
             # A new producer would shut out the worker that has the name now.
             self._refuse_fatal(error)
         self._reopen()
@@ -187,33 +187,27 @@ class Outbox:
 
     def _refuse_fatal(self, cause: BaseException) -> None:
         kafka = self._settings.kafka
-        if _is(cause, ProducerFencedError):
+        if caused_by(cause, ProducerFencedError):
             raise BrokerError(
                 f"another worker uses the transactional id {self._settings.transactional_id}, or this one stalled for "
                 "longer than WORKER_KAFKA__TRANSACTION_TIMEOUT_SECONDS; give each worker its own "
                 "WORKER_KAFKA__TRANSACTIONAL_ID, or leave it to its default"
             ) from None
-        if _is(cause, FencedInstanceIdError):
+        if caused_by(cause, FencedInstanceIdError):
             raise BrokerError(
                 f"another worker uses the group instance id {self._settings.group_instance_id}; give each worker its "
                 "own WORKER_KAFKA__GROUP_INSTANCE_ID, or leave it to its default"
             ) from None
-        if _is(cause, *TOO_LARGE):
+        if caused_by(cause, *TOO_LARGE):
             raise BrokerError(
                 f"an output record is larger than the broker takes: raise max.message.bytes of "
                 f"{kafka.dead_letter_topic} and {kafka.output_topic} above that of {kafka.input_topic}"
             ) from None
-        if _is(cause, *FORBIDDEN):
+        if caused_by(cause, *FORBIDDEN):
             raise BrokerError(f"the broker refuses to let this worker publish: {cause}; {CHECK}") from None
-        if _is(cause, InvalidTransactionTimeoutError):
+        if caused_by(cause, InvalidTransactionTimeoutError):
             raise BrokerError(
                 "WORKER_KAFKA__TRANSACTION_TIMEOUT_SECONDS is above the broker's transaction.max.timeout.ms"
             ) from None
-        if _is(cause, UnsupportedVersionError, UnknownTopicOrPartitionError):
+        if caused_by(cause, UnsupportedVersionError, UnknownTopicOrPartitionError):
             raise BrokerError(f"cannot publish: {cause}") from None
-
-
-def _is(error: BaseException, *kinds: type[KafkaError]) -> bool:
-    """Whether it is one of these, or was caused by one: after the first error kafka-python raises a plain KafkaError,
-    whose text names the class of the cause. A large batch gets that one, a small one the cause itself."""
-    return isinstance(error, kinds) or any(kind.__name__ in str(error) for kind in kinds)

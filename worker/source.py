@@ -89,10 +89,10 @@ class ReviewSource:
                 # Not "latest", which would skip, and not "earliest" either, which would jump in silence when records
                 # were deleted before they were scored: a new group is sent to the beginning below.
                 auto_offset_reset="none",
-                # Not the cooperative one: in kafka-python 3.0.12 it can leave partitions to nobody, for ever. When a
-                # member that was late and one that took over claim the same ones, it waits for either to give them up,
-                # and both have done so already. A worker goes back to the committed offsets at every change of the
-                # group, so that keeping partitions across it would spare nothing.
+                # Not the cooperative one, which costs more in kafka-python 3.0.12 and brings nothing: a poll returns no
+                # records while the group changes, whatever the assignor, and it changes twice (measured by
+                # tests/bench/assignors.py). It can also leave partitions to nobody, for ever: claimed by a member that
+                # was late and by one that took over, they wait for either to give up what both gave up already.
                 partition_assignment_strategy=[RangePartitionAssignor],
                 session_timeout_ms=round(kafka.session_timeout_seconds * 1000),
                 heartbeat_interval_ms=round(kafka.session_timeout_seconds * 1000 / 10),

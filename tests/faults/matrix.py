@@ -22,7 +22,9 @@ from kafka.structs import OffsetAndMetadata
 from contract.pieces import process_id
 from faults.arena import Arena, frozen, review
 from faults.proxy import Api, DropReply, HoldRequest
+from hostile.records import VALUES
 from running import Broker
+from schemas import Reason
 
 BATCH = {"WORKER_BATCH__MAX_REVIEWS": "50", "STUB_SECONDS": "0.03"}
 """Small transactions, so that a fault meets one under way: 50 reviews each, some 1,500 a second and worker."""
@@ -35,6 +37,12 @@ QUICK = {
 }
 """Short time-outs, so that what is to be outlived is outlived soon."""
 
+
+POISONED = 20
+"""Reviews on which the device fails."""
+
+HOSTILE = [value for value, outcome in VALUES.values() if isinstance(outcome, Reason) and len(value or b"") < 100_000]
+"""Every kind of value that is no review, but for those that take more room than a topic has by default."""
 
 CRASHES = (
     "before begin",
@@ -76,8 +84,8 @@ class Fault:
     drain_seconds: float = 120
     arrive: float = 1
     """Share of the messages that are committed input in the end: some rows delete or abort them."""
-    dead_letters: int | None = 0
-    """How many there must be in the end; None where the row itself says."""
+    dead_letters: Callable[[Size], int] = lambda _: 0
+    """How many there must be in the end."""
 
 
 # === The worker ===
@@ -158,7 +166,7 @@ def hanging_scorer(arena: Arena, size: Size) -> None:
 
 def device_trouble(arena: Arena, size: Size) -> None:
     """The device has room for a few reviews only, and fails on some whatever their company."""
-    poisoned = set(range(7, arena.total, max(1, arena.total // 20)))
+    poisoned = set(range(7, arena.total, arena.total // POISONED))
     arena.publish(size.seconds, lambda n: long_review(n, 40) if n in poisoned else review(n))
     arena.start(STUB_ROOM="150", STUB_POISON="40")
     arena.wait_for_progress(arena.total)
@@ -461,6 +469,16 @@ def overtaken(arena: Arena, size: Size) -> None:
 # === The data ===
 
 
+def some_hostile(arena: Arena, size: Size) -> None:
+    """Every kind of record that is no review stands among reviews, and the worker is killed among them."""
+    arena.publish(size.seconds, lambda n: HOSTILE[n // 10 % len(HOSTILE)] if n % 10 == 3 else review(n))
+    worker = arena.start()
+    arena.wait_for_progress(arena.total / 2)
+    worker.kill()
+    arena.healed()
+    arena.start()
+
+
 def all_invalid(arena: Arena, size: Size) -> None:
     """Nothing but garbage: the worker stops at its limit, and the rest is still there."""
     arena.publish(size.seconds, lambda _: b"not JSON").join(60)
@@ -526,7 +544,7 @@ ROWS = (
         Size(10_000, 9, 1, 20),
         Size(400, 2, 1, 2),
         {"WORKER_BATCH__MAX_REVIEWS": "50"},
-        dead_letters=None,
+        dead_letters=lambda _: POISONED,
     ),
     Fault("W8", "1 worker, 3, 1 again", one_three_one, Size(100_000, 9, 12, 5), Size(3_000, 2, 1, 2), BATCH),
     Fault("W9", "two workers with one transactional id", same_name, Size(20_000, 2, 1, 15), Size(), BATCH),
@@ -579,6 +597,23 @@ ROWS = (
     ),
     Fault("G4", "rebalance between poll and commit", rebalance_in_flight, Size(5_000, 9, 10, 30), Size(500), BATCH),
     Fault("G5", "overtaken while scoring", overtaken, Size(5_000, 9, 50, 60), Size(300, 2, 1, 1), BATCH | QUICK),
-    Fault("D4", "nothing but garbage", all_invalid, Size(20_000, 9), Size(1_000), BATCH, dead_letters=None),
+    Fault(
+        "D1",
+        "every tenth record is hostile, and a kill -9",
+        some_hostile,
+        Size(20_000, 9, 1, 20),
+        Size(2_000),
+        BATCH,
+        dead_letters=lambda size: size.messages // 10,
+    ),
+    Fault(
+        "D4",
+        "nothing but garbage",
+        all_invalid,
+        Size(20_000, 9),
+        Size(1_000),
+        BATCH,
+        dead_letters=lambda size: size.messages,
+    ),
     Fault("D5", "predictions cannot be published", cannot_publish, Size(20_000, 9), Size(1_000), BATCH),
 )

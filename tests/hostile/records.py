@@ -353,12 +353,10 @@ ENVELOPES = {
 }
 """What stands around a value: each with a review, with something else, and with nothing."""
 
+VALUES = BYTES | SYNTAX | SHAPE | BOUNDS
+
 CATALOGUE: dict[str, Hostile] = {
-    **{
-        name: Hostile(value, expected)
-        for group in (BYTES, SYNTAX, SHAPE, BOUNDS)
-        for name, (value, expected) in group.items()
-    },
+    **{name: Hostile(value, expected) for name, (value, expected) in VALUES.items()},
     **{f"text: {name}": Hostile(review(text=text), "scored") for name, text in TEXTS.items()},
     **{f"{name}, scored": Hostile(GOOD, "scored", **parts) for name, parts in ENVELOPES.items()},
     **{f"{name}, at fault": Hostile(b"not JSON: xyzzy", Reason.NOT_JSON, **parts) for name, parts in ENVELOPES.items()},

@@ -28,11 +28,11 @@ from kafka.errors import KafkaError, OffsetMetadataTooLargeError, ProducerFenced
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata, TopicPartition
 
 from schemas import Reason
-from worker.connection import Positions, begin
+from worker.connection import Positions, begin, caused_by
 from worker.errors import BrokerError, Rewind
 from worker.letters import Outgoing
 from worker.message import Message
-from worker.outbox import Outbox
+from worker.outbox import FORBIDDEN, TOO_LARGE, Outbox
 from worker.replay.choice import Choice, Fate
 from worker.replay.dead_letters import DeadLetters, group_of
 from worker.replay.marks import Marks, put_back, read_marks
@@ -210,22 +210,21 @@ class _Run:
     def explain(self, error: Exception) -> str:
         """What went wrong, how far it went, and what to do."""
         kafka, group = self._kafka, group_of(self._kafka)
-        # What the outbox raises has advice for a worker; what it raised that from is what counts here. After its first
-        # error kafka-python raises a plain KafkaError whose text names the class of the cause.
-        raised_from = isinstance(error, BrokerError | Rewind) and isinstance(error.__context__, KafkaError)
-        cause = error.__context__ if raised_from else error
+        # What the outbox raises has advice for a worker; what it raised that from is what counts here.
+        origin = error.__context__
+        cause = origin if isinstance(error, BrokerError | Rewind) and isinstance(origin, KafkaError) else error
         named = f"{type(cause).__name__}: {cause}"
         certain = not self._in_doubt or (isinstance(error, Rewind) and error.outcome == "aborted")
         what, remedy = f"broker {kafka.bootstrap_servers}: {named}", "start again to go on"
-        if "ProducerFencedError" in named:
+        if caused_by(cause, ProducerFencedError):
             what, remedy = f"another replay of group {kafka.group_id} has begun", "it goes on where this one was"
-        elif "AuthorizationFailedError" in named:
+        elif caused_by(cause, *FORBIDDEN):
             needed = f"READ {kafka.dead_letter_topic} and group {group}, and WRITE {self._topic} and transactional id"
             what, remedy, certain = f"the broker refuses: {named}", f"a replay has to {needed} {group}", True
-        elif "MessageSizeTooLargeError" in named or "RecordListTooLargeError" in named:
+        elif caused_by(cause, *TOO_LARGE):
             what = f"a dead letter with its count of hops is larger than {self._topic} takes"
             remedy, certain = "raise its max.message.bytes", True
-        elif "OffsetMetadataTooLargeError" in named:
+        elif caused_by(cause, OffsetMetadataTooLargeError):
             what = f"what was put back out of order no longer fits into the {MAX_METADATA:,} characters kept for it"
             remedy = "put the oldest back first, with --until or --limit, not --reason, or with a higher --max-hops"
             certain = True
