@@ -212,9 +212,10 @@ class Stage:
         finally:
             consumer.close(autocommit=False)
 
-    def settle(self, seconds: float = 30) -> None:
+    def settle(self, seconds: float = 90) -> None:
         """Wait until every transaction has its markers: a commit returns before readers see it, and an open one may be
-        followed by records that are committed."""
+        followed by records that are committed. That of a worker which never came back ends with its time-out, 60 s by
+        default."""
         deadline = time.monotonic() + seconds
         for topic in (self.input, self.output, self.dead):
             while self.ends(topic) != self.ends(topic, "read_uncommitted"):

@@ -33,6 +33,9 @@ FETCH_BYTES_PER_PARTITION = 1 << 20
 FETCH_BYTES = 8 << 20
 """Bounds of what is fetched ahead: decompression is not bounded, so that a small fetch is the only bound on memory."""
 
+HANGING_SECONDS = 60.0
+"""Beyond the longest life of a transaction of this worker and of one of another: for the broker to notice."""
+
 LAG_INTERVAL_SECONDS = 5.0
 LAG_PATIENCE_MS = 1_000
 """The stream does not wait longer than this for a metric."""
@@ -110,6 +113,8 @@ class ReviewSource:
         self._void = False
         """Records were read that may not be used: the next poll of a member begins with going back."""
         self._unstable_since: float | None = None
+        self._unreadable_since: float | None = None
+        self._unreadable_seconds = 2 * kafka.transaction_timeout_seconds + HANGING_SECONDS
         self._stuck_seconds = settings.watchdog.partition_seconds
         self._stuck_since: dict[TopicPartition, float] = {}
         """Partitions that have records and brought none, although nothing else was left to read."""
@@ -224,7 +229,7 @@ class ReviewSource:
         """Go back to the committed offsets: what was given out since is given out again.
 
         Raises:
-            BrokerError: the broker refuses to tell them.
+            BrokerError: the broker refuses to tell them, or could not for longer than a transaction lasts.
         """
         self._given = {}
         try:
@@ -235,9 +240,9 @@ class ReviewSource:
                 else:
                     self._consumer.seek(partition, committed)
         except KafkaTimeoutError:
-            # A worker that died or stalled within its transaction holds them back until the broker aborts that.
-            log.warning("the committed offsets cannot be read yet")
-            self._void = True
+            self._wait_for_offsets()
+        else:
+            self._unreadable_since = None
 
     def measure_lag(self) -> None:
         """Refresh the lag metrics, at most every five seconds.
@@ -310,8 +315,27 @@ class ReviewSource:
         try:
             self._given = {partition: self._committed(partition) for partition in assignment}
         except KafkaTimeoutError:
-            self._void = True
+            self._wait_for_offsets()
             raise Rewind("the committed offsets cannot be read yet") from None
+
+    def _wait_for_offsets(self) -> None:
+        """A worker that died or stalled within its transaction holds the offsets back until the broker aborts that. One
+        that stays open for longer hangs: its end was decided, and a marker of it was never written.
+
+        Seen where the only broker of a cluster (4.3.1) was stopped in good order in the midst of a commit. Which way
+        it was decided is not known here, and a wrong guess would lose reviews or score them twice: an operator has to
+        look.
+        """
+        now = time.monotonic()
+        self._unreadable_since = self._unreadable_since or now
+        self._void = True
+        waited = now - self._unreadable_since
+        if waited > self._unreadable_seconds:
+            raise BrokerError(
+                f"the committed offsets could not be read for {waited:.0f} s: the broker does not answer, or a "
+                "transaction hangs there; see Hanging transactions in deploy/README.md"
+            )
+        log.warning("the committed offsets cannot be read yet")
 
     def _rejoin_when_stuck(self) -> None:
         """kafka-python 3.0.12 can stop half-way through a rebalance that a change of the topic began: it then neither

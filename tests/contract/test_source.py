@@ -220,6 +220,35 @@ def test_a_partition_that_brings_nothing_although_it_has_records_ends_the_worker
         source.close()
 
 
+def test_offsets_that_no_transaction_can_hold_back_for_so_long_end_the_worker(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction whose end was decided and that has no marker holds them back for ever, as one here that outlives
+    its worker's limit by far; once it is gone, the next worker goes on."""
+    monkeypatch.setattr(worker.source, "HANGING_SECONDS", 1.0)
+    stage.publish([review(number) for number in range(4)])
+    with opened_outbox(stage) as outbox:
+        with opened_source(stage) as source:
+            batch = next_batch(source)
+            outbox._producer.begin_transaction()
+            outbox._producer.send_offsets_to_transaction(batch.positions, batch.membership)
+        with opened_source(stage, request_timeout_seconds=1, transaction_timeout_seconds=5) as successor:
+
+            def turns() -> None:
+                began = time.monotonic()
+                while time.monotonic() < began + 60:
+                    try:
+                        successor.poll(0.2, 10)
+                    except Rewind:
+                        successor.rewind()
+
+            with pytest.raises(BrokerError, match=r"could not be read for 1\d s: .* Hanging transactions in deploy"):
+                turns()
+        outbox._producer.abort_transaction()
+        with opened_source(stage) as successor:
+            assert len(next_messages(successor, 4)) == 4
+
+
 def test_a_partition_that_waits_for_its_turn_is_not_stuck(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """While others are read, a poll is never empty: nothing says that the waiting one was forgotten."""
     monkeypatch.setattr(worker.source, "LAG_INTERVAL_SECONDS", 0.1)

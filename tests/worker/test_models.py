@@ -132,7 +132,7 @@ def test_a_version_that_cannot_be_loaded_is_refused(
     assert not models.waiting
     assert models.current.artifact.manifest.version == 1
     assert not models.current.engine.closed  # type: ignore[attr-defined]
-    assert "RuntimeError" in [getattr(record, "cause", None) for record in caplog.records]
+    until(lambda: "RuntimeError" in [getattr(record, "cause", None) for record in caplog.records])
 
 
 def test_other_labels_are_refused(watch: Watch, tiny_artifact: BuildArtifact, parent: Path, metrics: Metrics) -> None:
