@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test faults soak check format requirements clean
+.PHONY: help install demo test faults soak scale check format requirements clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -21,8 +21,8 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-demo: $(STAMP) ## Train a model, start a broker and a worker, publish reviews, watch them scored (DATA=reviews.csv, BOOTSTRAP=host:port)
-	@$(BIN)/python deploy/demo $(if $(DATA),--data "$(DATA)") $(if $(BOOTSTRAP),--bootstrap-servers "$(BOOTSTRAP)")
+demo: $(STAMP) ## Train a model, start a broker and a worker, publish reviews, watch them scored (DATA=reviews.csv, BOOTSTRAP=host:port, KEEP=1)
+	@$(BIN)/python deploy/demo $(if $(DATA),--data "$(DATA)") $(if $(BOOTSTRAP),--bootstrap-servers "$(BOOTSTRAP)") $(if $(KEEP),--keep)
 
 test: $(STAMP) check ## Run the test suite, the real broker and the fault matrix in small sizes included
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations=15
@@ -32,6 +32,9 @@ faults: $(STAMP) ## Run the fault matrix at full size, an hour, and print its ta
 
 soak: $(STAMP) ## Kill a worker every minute beside one that must not grow (MINUTES=30)
 	$(BIN)/python -m pytest tests/faults/test_soak.py --soak-minutes $(or $(MINUTES),30) --timeout 0 -rP
+
+scale: $(STAMP) ## Measure 1, 2 and 4 workers in one group, and how soon it is whole again, half an hour
+	$(BIN)/python -m pytest tests/bench/test_scale.py --full-scale --timeout 1800
 
 check: $(STAMP) ## Lint, format and types
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
-pytest_plugins = ["live", "faults.table"]
+pytest_plugins = ["live", "faults.table", "bench.tables"]
 
 SHARED = Path(__file__).parents[2] / "shared"
 

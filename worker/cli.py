@@ -4,17 +4,19 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.markup import escape
 
+from schemas import Reason
 from worker.console import err, out, plain, run_app
+from worker.engine import EngineName, Precision
 from worker.errors import UsageError
-from worker.settings import Settings, load_settings
+from worker.settings import Settings, known_settings, load_settings
 from worker.versions import VersionOption
 
 app = typer.Typer(
@@ -39,20 +41,44 @@ review-worker tail
 """,
 )
 
+
+def _completed(words: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """For the shell: the words that begin as what was typed does. Where there are none it completes files by itself."""
+    return lambda incomplete: [word for word in words() if word.startswith(incomplete)]
+
+
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings.")]
 Model = Annotated[
     Path | None, typer.Option("--model", metavar="DIR", help="Artefact folder, or its parent: then the newest version.")
 ]
 EngineChoice = Annotated[
-    str | None, typer.Option("--engine", help="`auto`, `tensorflow`, `openvino` (CPUs) or `jax` (NVIDIA GPUs).")
+    str | None,
+    typer.Option(
+        "--engine",
+        help="`auto`, `tensorflow`, `openvino` (CPUs) or `jax` (NVIDIA GPUs).",
+        autocompletion=_completed(lambda: get_args(EngineName)),
+    ),
 ]
-PrecisionChoice = Annotated[str | None, typer.Option("--precision", help="`auto`, `float32`, `bfloat16` or `float16`.")]
+PrecisionChoice = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help="`auto`, `float32`, `bfloat16` or `float16`.",
+        autocompletion=_completed(lambda: get_args(Precision)),
+    ),
+]
 Bootstrap = Annotated[
     str | None, typer.Option("--bootstrap-servers", metavar="HOST:PORT", help="Brokers, several with commas.")
 ]
+Port = Annotated[int | None, typer.Option("--port", help="HTTP port of /metrics, /livez, /readyz.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Any setting, such as `kafka.group_id=mine`. May be repeated."),
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any setting, such as `kafka.group_id=mine`. May be repeated.",
+        autocompletion=_completed(lambda: (f"{name}=" for name in known_settings())),
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON for a program instead of text for a person.")]
 
@@ -69,12 +95,13 @@ def run(
     bootstrap_servers: Bootstrap = None,
     engine: EngineChoice = None,
     precision: PrecisionChoice = None,
-    port: Annotated[int | None, typer.Option("--port", help="HTTP port of /metrics, /livez, /readyz.")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="HTTP port of the live page and /metrics.")] = None,
     settings: Set = None,
 ) -> None:
     """Serve: consume reviews, publish predictions, exactly once, until SIGTERM or Ctrl-C.
 
-    Logs are JSON lines on standard error. `/metrics`, `/livez` and `/readyz` are on http://127.0.0.1:9108.
+    Logs are JSON lines on standard error. http://127.0.0.1:9108/ is a live page; `/metrics`, `/livez` and `/readyz` are
+    beside it.
 
     ```
     review-worker run --model models/imdb --bootstrap-servers broker:9092
@@ -103,6 +130,8 @@ def check(
 ) -> None:
     """Try everything that `run` needs, model and a real forward pass included; exit 0 when all is well.
 
+    What fails is named with the fix: a command to run, or a setting to change.
+
     ```
     review-worker check --model models/imdb --create-topics --partitions 6
     ```
@@ -118,6 +147,8 @@ def check(
         else:
             mark = "[green]ok[/]  " if finding.ok else "[bold red]fail[/]"
             out.print(f"{mark} [bold]{finding.name:<8}[/] {escape(plain(finding.detail))}")
+            for line in (finding.fix or "").splitlines():
+                out.print(f"     [yellow]fix:[/]     {escape(plain(line))}")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -266,7 +297,12 @@ def replay(
     settings: Set = None,
     reason: Annotated[
         list[str] | None,
-        typer.Option("--reason", metavar="NAME", help="Only with this `rejection.reason`. May be repeated."),
+        typer.Option(
+            "--reason",
+            metavar="NAME",
+            help="Only with this `rejection.reason`. May be repeated.",
+            autocompletion=_completed(lambda: (reason.value for reason in Reason)),
+        ),
     ] = None,
     since: Annotated[
         str | None,
@@ -345,6 +381,145 @@ def _show_replayed(done: Any, topic: str, max_hops: int, *, dry_run: bool) -> No
     )
 
 
+@app.command("config")
+def show_config(
+    config: Config = None,
+    model: Model = None,
+    bootstrap_servers: Bootstrap = None,
+    engine: EngineChoice = None,
+    precision: PrecisionChoice = None,
+    port: Port = None,
+    settings: Set = None,
+    changed: Annotated[bool, typer.Option("--changed", help="Only what is not the default.")] = False,
+    as_toml: Annotated[
+        bool, typer.Option("--toml", help="A TOML file of all settings, to begin with: defaults are comments.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the settings in force, where each came from, and what it means. Secrets are never shown.
+
+    ```
+    review-worker config --changed
+    review-worker config --toml > worker.toml
+    ```
+    """
+    from worker.config import document, in_force, table, template
+
+    if as_toml and as_json:
+        raise UsageError("--toml and --json: choose one of them")
+    flags, named = _flags(
+        settings, model=model, bootstrap=bootstrap_servers, engine=engine, precision=precision, port=port
+    )
+    found = [it for it in in_force(config, flags, named) if it.changed or not changed]
+    if as_json:
+        print(json.dumps(document(found), indent=2))
+    elif as_toml:
+        print(template(found))
+    else:
+        out.print(table(found), soft_wrap=False)
+
+
+@app.command()
+def capacity(
+    figures: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="JSON object with `reviews_per_second`, `input_bytes`, `output_bytes`, and if you like `device` and "
+            "`reviews_per_transaction`; anything else in it is ignored. `-` for standard input.",
+        ),
+    ] = None,
+    reviews_per_second: Annotated[
+        float | None, typer.Option(help="Of one worker under a backlog. Wins over FILE.")
+    ] = None,
+    input_bytes: Annotated[float | None, typer.Option(help="Mean of a review in the broker's log.")] = None,
+    output_bytes: Annotated[float | None, typer.Option(help="Mean of a prediction in the broker's log.")] = None,
+    device: Annotated[str | None, typer.Option(help="What the worker ran on, for the reader of the table.")] = None,
+    reviews_per_transaction: Annotated[
+        float | None, typer.Option(help="Else as many as the default settings allow under a backlog.")
+    ] = None,
+    target: Annotated[
+        list[float] | None,
+        typer.Option(help="Reviews/s at the peak; may be repeated. Default: 1000, 10000 and 100000."),
+    ] = None,
+    utilization: Annotated[float, typer.Option(help="Share of its speed that a worker is planned with.")] = 0.7,
+    spare: Annotated[int, typer.Option(help="Workers beyond that, for those that are lost.")] = 1,
+    outage_minutes: Annotated[float, typer.Option(help="Stop of all workers while reviews go on coming.")] = 30,
+    drain_minutes: Annotated[float, typer.Option(help="Time in which its backlog is to be drained.")] = 60,
+    partitions_per_worker: Annotated[
+        int | None, typer.Option(help="Else so many that the others keep up when one is lost.")
+    ] = None,
+    replication: Annotated[int, typer.Option(help="Copies of every record.")] = 3,
+    readers: Annotated[int, typer.Option(help="Consumer groups that read the predictions.")] = 1,
+    input_retention_days: Annotated[float, typer.Option(help="How long reviews are kept.")] = 7,
+    output_retention_days: Annotated[float, typer.Option(help="How long predictions are kept.")] = 7,
+    as_json: Json = False,
+) -> None:
+    """From measured figures of one worker: how many workers, partitions, bytes/s and bytes a stream needs.
+
+    Nothing is measured here and no broker is asked. How to measure the figures and what the lines mean stands in
+    `deploy/README.md` under Capacity.
+
+    ```
+    review-worker capacity --reviews-per-second 50 --input-bytes 900 --output-bytes 300 --target 400
+    review-worker capacity --from figures.json --utilization 0.8 --json | jq .needs
+    ```
+    """
+    from worker.capacity import document, make_plan, read_figures
+
+    measured = read_figures(
+        figures,
+        {
+            "reviews_per_second": reviews_per_second,
+            "input_bytes": input_bytes,
+            "output_bytes": output_bytes,
+            "device": device,
+            "reviews_per_transaction": reviews_per_transaction,
+        },
+    )
+    asked = {
+        "utilization": utilization,
+        "spare": spare,
+        "outage_minutes": outage_minutes,
+        "drain_minutes": drain_minutes,
+        "partitions_per_worker": partitions_per_worker,
+        "replication": replication,
+        "readers": readers,
+        "input_retention_days": input_retention_days,
+        "output_retention_days": output_retention_days,
+    }
+    plan = make_plan(**asked | ({"target": tuple(target)} if target else {}))
+    if as_json:
+        print(json.dumps(document(measured, plan)))
+    else:
+        _show_capacity(measured, plan)
+
+
+def _show_capacity(figures: Any, plan: Any) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from worker.capacity import DAY_SECONDS, rows
+
+    # A narrow terminal breaks lines; rich would cut off digits.
+    out.width = max(out.width, 40 + 20 * len(plan.target))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("reviews/s at the peak", no_wrap=True)
+    for target in plan.target:
+        table.add_column(f"{target:,.10g}", justify="right", no_wrap=True)
+    for what, cells in rows(figures, plan):
+        table.add_row(what, *cells)
+    a_day = figures.reviews_per_second * DAY_SECONDS
+    out.print(
+        f"One worker on {escape(plain(figures.device))}: {figures.reviews_per_second:,.10g} reviews/s, "
+        f"{a_day:,.0f} a day; planned with {plan.utilization:.0%} of it. "
+        f"Every record in {plan.replication} copies, {figures.batch:,.10g} reviews a transaction."
+    )
+    out.print(table)
+    err.print("storage and brokers: as if the peak lasted all day")
+
+
 @app.command()
 def contract(
     folder: Annotated[
@@ -370,8 +545,13 @@ def contract(
         print(path)
 
 
-def _settings(
-    config: Path | None,
+def _settings(config: Path | None, assignments: list[str] | None, **options: Any) -> Settings:
+    """Settings with the flags of a command on top; options as `_flags` has them."""
+    flags, _ = _flags(assignments, **options)
+    return load_settings(config, flags)
+
+
+def _flags(
     assignments: list[str] | None,
     *,
     model: Path | None = None,
@@ -379,19 +559,21 @@ def _settings(
     engine: str | None = None,
     precision: str | None = None,
     port: int | None = None,
-) -> Settings:
-    """Settings with the flags of a command on top."""
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The nested values of a command's flags, and for each setting's dotted name the flag that it came from."""
     flags: dict[str, Any] = {}
-    named = {
-        "model": model,
-        "engine": engine,
-        "precision": precision,
-        "kafka.bootstrap_servers": bootstrap,
-        "http.port": port,
+    named: dict[str, str] = {}
+    options = {
+        "model": ("--model", model),
+        "engine": ("--engine", engine),
+        "precision": ("--precision", precision),
+        "kafka.bootstrap_servers": ("--bootstrap-servers", bootstrap),
+        "http.port": ("--port", port),
     }
-    for name, value in named.items():
+    for name, (option, value) in options.items():
         if value is not None:
             _place(flags, name, value)
+            named[name] = option
     for assignment in assignments or ():
         name, sign, value = assignment.partition("=")
         if not sign:
@@ -400,7 +582,8 @@ def _settings(
             _place(flags, name, value)
         except (AttributeError, TypeError):
             raise UsageError(f"--set {assignment}: contradicts an earlier flag") from None
-    return load_settings(config, flags)
+        named[name] = "--set"
+    return flags, named
 
 
 def _place(flags: dict[str, Any], name: str, value: Any) -> None:

@@ -1,22 +1,24 @@
-"""Health: `/metrics`, `/livez` and `/readyz` over HTTP, for Prometheus and a supervisor's probes.
+"""Health: `/metrics`, `/livez` and `/readyz` over HTTP, for Prometheus and a supervisor's probes; `/` for people.
 
 prometheus-client's own server answers 200 on every path, so that a probe pointed at it always passes; hence this one.
 """
 
 import logging
+import re
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from prometheus_client.exposition import choose_encoder
 
 from worker.errors import SettingsError
 from worker.metrics import Metrics
+from worker.page import Page
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +41,16 @@ class HealthServer:
         metrics: what `/metrics` shows.
         live: `/livez`: the loop makes progress; a broker that is away is no reason to be restarted.
         ready: `/readyz`: the model is warm and the group joined.
+        page: `/` and `/status.json`, which it asks for; without one there are neither.
 
     Raises:
         SettingsError: the address cannot be bound.
     """
 
-    def __init__(self, host: str, port: int, metrics: Metrics, live: Probe, ready: Probe) -> None:
-        handler = _handler(metrics, {"/livez": live, "/readyz": ready})
+    def __init__(
+        self, host: str, port: int, metrics: Metrics, live: Probe, ready: Probe, page: Page | None = None
+    ) -> None:
+        handler = _handler(metrics, {"/livez": live, "/readyz": ready}, page)
         try:
             self._server = _Server((host, port), handler)
         except OSError as error:
@@ -110,7 +115,9 @@ class _Server(ThreadingHTTPServer):
         log.warning("request failed", exc_info=True)
 
 
-def _handler(metrics: Metrics, probes: dict[str, Probe]) -> type[BaseHTTPRequestHandler]:
+def _handler(metrics: Metrics, probes: dict[str, Probe], page: Page | None) -> type[BaseHTTPRequestHandler]:
+    here = f"{'/, /status.json, ' if page else ''}/metrics, /livez and /readyz"
+
     class Handler(BaseHTTPRequestHandler):
         server_version = "review-worker"
         sys_version = ""
@@ -118,21 +125,30 @@ def _handler(metrics: Metrics, probes: dict[str, Probe]) -> type[BaseHTTPRequest
         """Seconds for a request to arrive, so that an idle connection holds no thread for ever."""
 
         def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
+            path, _, query = self.path.partition("?")
             if path == "/metrics":
                 encode, content_type = choose_encoder(self.headers.get("Accept", ""))
                 self._answer(200, content_type, encode(metrics.registry))
             elif path in probes:
                 well, reason = probes[path]()
                 self._answer(200 if well else 503, "text/plain; charset=utf-8", f"{reason}\n".encode())
+            elif page and path == "/":
+                self._answer(200, "text/html; charset=utf-8", page.html, page.headers)
+            elif page and path == "/status.json":
+                self._answer(200, "application/json", page.status(_after(query)))
             else:
-                self._answer(404, "text/plain; charset=utf-8", b"/metrics, /livez and /readyz are here\n")
+                self._answer(404, "text/plain; charset=utf-8", f"{here} are here\n".encode())
 
-        def _answer(self, status: int, content_type: str, body: bytes) -> None:
+        def _answer(
+            self, status: int, content_type: str, body: bytes, headers: Mapping[str, str] = MappingProxyType({})
+        ) -> None:
             self.send_response(status)
             self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Cache-Control", "no-store")
+            self.send_header("X-Content-Type-Options", "nosniff")
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 
@@ -140,3 +156,9 @@ def _handler(metrics: Metrics, probes: dict[str, Probe]) -> type[BaseHTTPRequest
             """Probes come every few seconds: they are not logged."""
 
     return Handler
+
+
+def _after(query: str) -> int:
+    """The last row of the history that who asks has already; 0 for none, and for any other query."""
+    found = re.fullmatch(r"after=([0-9]{1,12})", query)
+    return int(found[1]) if found else 0

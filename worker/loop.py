@@ -8,23 +8,29 @@ Batches are committed in the order in which they were read, and never is more th
 """
 
 import logging
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from threading import Event
+from typing import TYPE_CHECKING
 
 from worker.errors import BrokerError, Rewind
 from worker.intake import read_review
 from worker.letters import Letters
 from worker.limits import DeadLetterCount
-from worker.metrics import Metrics
+from worker.metrics import Metrics, Stage
 from worker.models import Models
 from worker.outbox import Outbox
 from worker.pace import Pace
+from worker.page import Samples
 from worker.rescue import Collected, Work
 from worker.scorer import Prepared
 from worker.settings import LimitSettings
 from worker.shadow import Shadow
 from worker.source import Batch, ReviewSource
 from worker.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from worker.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +62,13 @@ class Loop:
     metrics: Metrics
     watchdog: Watchdog
     shadow: Shadow | None
+    tracing: "Tracing | None"
     limits: LimitSettings
     max_message_bytes: int
     stopping: Event
     """Set from a signal handler: end after the batch in hand is committed."""
+    samples: Samples | None = None
+    """Where the page shows review texts."""
     dead_letters: DeadLetterCount = field(default_factory=DeadLetterCount)
     aborts: int = 0
     """Transactions that were not committed since the last one that was."""
@@ -91,7 +100,7 @@ class Loop:
         batch = None if finishing else self._poll(0 if in_hand else IDLE_SECONDS)
         prepared = self._prepare(batch) if batch else None
         collected = self._wait(in_hand) if in_hand else None
-        following = InHand(batch, prepared, self.models.current.submit(prepared)) if batch and prepared else None
+        following = self._submit(batch, prepared) if batch and prepared else None
         if in_hand and collected:
             self._commit(in_hand, collected)
         return following
@@ -99,24 +108,34 @@ class Loop:
     def _poll(self, seconds: float) -> Batch | None:
         self.watchdog.enter("poll")
         self.source.measure_lag()
-        with self.metrics.timed("poll"):
-            return self.source.poll(seconds, self.pace.next_reviews)
+        with self._timed("poll"):
+            batch = self.source.poll(seconds, self.pace.next_reviews)
+        if self.tracing and batch:
+            self.tracing.read(batch.messages)
+        return batch
 
     def _prepare(self, batch: Batch) -> Prepared:
         self.watchdog.enter("intake")
-        with self.metrics.timed("intake"):
+        with self._timed("intake"):
             read = [read_review(message, self.max_message_bytes) for message in batch.messages]
         self.watchdog.enter("tokenize")
-        with self.metrics.timed("tokenize"):
+        with self._timed("tokenize"):
             prepared = self.models.current.prepare(read)
         self.pace.observe(len(prepared.rows), prepared.tokens)
         return prepared
+
+    def _submit(self, batch: Batch, prepared: Prepared) -> InHand:
+        if self.tracing:
+            self.tracing.submitted()
+        return InHand(batch, prepared, self.models.current.submit(prepared))
 
     def _wait(self, in_hand: InHand) -> Collected:
         self.watchdog.enter("score")
         while not in_hand.work.done(self.source.patience_seconds):
             self.source.stay()
         collected = self.models.current.collect(in_hand.work)
+        if self.tracing:
+            self.tracing.scored()
         self.pace.measure(in_hand.prepared.tokens, collected.seconds)
         self.metrics.stage_seconds.labels("score").observe(collected.seconds)
         self.metrics.device_busy.inc(collected.seconds)
@@ -125,7 +144,7 @@ class Loop:
     def _commit(self, in_hand: InHand, collected: Collected) -> None:
         self.watchdog.enter("commit")
         batch = in_hand.batch
-        with self.metrics.timed("commit"):
+        with self._timed("commit"):
             sources = [message.source for message in batch.messages]
             outcomes = self.models.current.conclude(in_hand.prepared, sources, collected)
             dead_letters = self.dead_letters.after(outcomes, self.limits)
@@ -134,15 +153,25 @@ class Loop:
         self.aborts = 0
         self.dead_letters = dead_letters
         self.metrics.count_batch(batch.messages, outcomes, collected)
+        if self.tracing:
+            self.tracing.committed(outcomes)
         if self.shadow:
             self.shadow.follow(in_hand.prepared.read, outcomes)
+        if self.samples:
+            self.samples.follow(in_hand.prepared.read, outcomes)
 
     def _rewind(self, rewind: Rewind) -> None:
         self.watchdog.enter("rewind")
         log.warning("going back to the committed offsets", extra={"cause": str(rewind), "outcome": rewind.outcome})
+        if self.tracing:
+            self.tracing.given_up(rewind)
         if rewind.outcome is not None:
             self.metrics.transactions.labels(rewind.outcome).inc()
             self.aborts += 1
         if self.aborts >= MAX_CONSECUTIVE_ABORTS:
             raise BrokerError(f"nothing could be committed {self.aborts} times in a row; the last cause: {rewind}")
         self.source.rewind()
+
+    def _timed(self, stage: Stage) -> AbstractContextManager[None]:
+        timed = self.metrics.timed(stage)
+        return self.tracing.timed(stage, timed) if self.tracing else timed

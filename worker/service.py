@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from worker.artifact import Artifact, open_artifact
 from worker.engine import open_engine
@@ -25,6 +26,7 @@ from worker.metrics import Metrics
 from worker.models import Models
 from worker.outbox import Outbox
 from worker.pace import Pace
+from worker.page import Condition, Page, Samples
 from worker.scorer import Scorer
 from worker.settings import Settings
 from worker.shadow import Shadow
@@ -32,7 +34,13 @@ from worker.source import ReviewSource
 from worker.topics import require_topics
 from worker.watchdog import Watchdog
 
+if TYPE_CHECKING:
+    from worker.tracing import Tracing
+
 log = logging.getLogger(__name__)
+
+STUCK_SECONDS = 30.0
+"""A stage that takes so long is shown to people, before the watchdog's limit ends the process."""
 
 
 def open_model(settings: Settings) -> Artifact:
@@ -65,9 +73,10 @@ def load_scorer(artifact: Artifact, settings: Settings) -> Scorer:
 
 
 class State:
-    """What the probes ask: whether it is so, and one line that says why."""
+    """What the probes ask: whether it is so, and one line that says why; and what the page does."""
 
     def __init__(self) -> None:
+        self.stopping = threading.Event()
         self.watchdog: Watchdog | None = None
         self.source: ReviewSource | None = None
 
@@ -82,6 +91,20 @@ class State:
         if self.source is None:
             return False, "loading the model"
         return (True, "ready") if self.source.joined else (False, "joining the group")
+
+    def condition(self) -> Condition:
+        """What the worker is doing, apart from whether there is traffic."""
+        if self.watchdog is None:
+            return Condition("starting", "")
+        stage, age = self.watchdog.stage, self.watchdog.age_seconds
+        if age > STUCK_SECONDS and stage != "load model":
+            return Condition("stuck", f"in the stage {stage} for {age:.0f} s")
+        if self.stopping.is_set():
+            return Condition("stopping", "committing the batch in hand, and leaving the group")
+        if self.source is None:
+            loading = stage == "load model"
+            return Condition("loading" if loading else "starting", f"in the stage {stage} for {age:.0f} s")
+        return Condition("ready", "scoring") if self.source.joined else Condition("joining", "waiting for the group")
 
 
 def run(settings: Settings) -> None:
@@ -103,17 +126,26 @@ def run(settings: Settings) -> None:
 
 
 def _serve(settings: Settings) -> None:
+    tracing = open_tracing(settings)
     artifact = open_model(settings)
     manifest = artifact.manifest
     metrics = Metrics()
     state = State()
     metrics.ready.set_function(lambda: float(state.ready()[0]))
     with ExitStack() as stack:
-        stopping = stack.enter_context(_stop_signals())
+        if tracing:
+            # First in, last out: the group is left before the last spans are sent.
+            stack.enter_context(tracing)
+        stopping = state.stopping = stack.enter_context(_stop_signals())
+        samples = Samples(settings.page.samples) if settings.page.samples else None
+        page = stack.enter_context(Page(metrics, state.condition, settings, samples))
         http = stack.enter_context(
-            HealthServer(settings.http.host, settings.http.port, metrics, state.live, state.ready)
+            HealthServer(settings.http.host, settings.http.port, metrics, state.live, state.ready, page)
         )
-        log.info("starting", extra={"http": http.url, "model": manifest.name, "version": manifest.version})
+        told = {"http": http.url, "page": f"{http.url}/", "model": manifest.name, "version": manifest.version}
+        log.info("starting", extra=told)
+        if samples:
+            log.warning("the page shows the beginning of reviews to whoever reaches it; WORKER_PAGE__SAMPLES is set")
         # From here on, since connecting can hang as well: kafka-python waits for ever on a silent TLS peer.
         watchdog = state.watchdog = stack.enter_context(Watchdog(settings.watchdog.stage_seconds))
         watchdog.enter("find topics")
@@ -127,7 +159,7 @@ def _serve(settings: Settings) -> None:
         )
         stack.enter_context(_hang_ups(models.ask, stopping))
         log.info("model ready", extra={"engine": vars(scorer.engine.description)})
-        shadow = _open_shadow(settings, artifact, metrics)
+        shadow = _open_shadow(settings, artifact, metrics, page)
         if shadow:
             stack.callback(shadow.close)
         watchdog.enter("connect")
@@ -144,16 +176,18 @@ def _serve(settings: Settings) -> None:
             metrics=metrics,
             watchdog=watchdog,
             shadow=shadow,
+            tracing=tracing,
             limits=settings.limits,
             max_message_bytes=settings.batch.max_message_bytes,
             stopping=stopping,
+            samples=samples,
         )
         loop.run()
         watchdog.enter("close")
     log.info("stopped")
 
 
-def _open_shadow(settings: Settings, artifact: Artifact, metrics: Metrics) -> Shadow | None:
+def _open_shadow(settings: Settings, artifact: Artifact, metrics: Metrics, page: Page) -> Shadow | None:
     """The second model, if the settings name one.
 
     Raises:
@@ -169,7 +203,27 @@ def _open_shadow(settings: Settings, artifact: Artifact, metrics: Metrics) -> Sh
             f"{', '.join(artifact.manifest.labels)}; only models with the same labels can be compared"
         )
     log.info("shadow model", extra={"model": second.manifest.name, "version": second.manifest.version})
-    return Shadow(load_scorer(second, settings), settings.shadow.share, metrics)
+    scorer = load_scorer(second, settings)
+    page.shadow = second.name
+    return Shadow(scorer, settings.shadow.share, metrics)
+
+
+def open_tracing(settings: Settings) -> "Tracing | None":
+    """What traces the batches, if the settings name a collector. Nothing of OpenTelemetry is imported otherwise.
+
+    Raises:
+        SettingsError: OpenTelemetry is not installed, or cannot use one of its own variables.
+    """
+    if settings.tracing.endpoint is None:
+        return None
+    try:
+        from worker.tracing import Tracing
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"tracing.endpoint is set, but {error.name} is not installed; pip install 'review-scorer[tracing]', or "
+            "unset WORKER_TRACING__ENDPOINT"
+        ) from None
+    return Tracing(settings)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -41,6 +42,9 @@ Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 """Kafka's own rule for topic names."""
 
 
+TRACES = "/v1/traces"
+"""Where OTLP over HTTP takes spans."""
+
 SERVER = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):\d{1,5}")
 
 
@@ -55,9 +59,9 @@ def _servers(names: str) -> str:
 
 
 class Section(BaseModel):
-    """A group of settings; an unknown one is an error."""
+    """A group of settings; an unknown one is an error. The text below each one is what `review-worker config` shows."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
 
 class KafkaSettings(Section):
@@ -66,9 +70,13 @@ class KafkaSettings(Section):
     bootstrap_servers: Annotated[str, AfterValidator(_servers)] = "127.0.0.1:9092"
     """`host:port`, several with commas."""
     group_id: Annotated[str, Field(min_length=1)] = "review-worker"
+    """The consumer group. Workers of one group share the partitions of the input topic."""
     input_topic: Topic = "reviews"
+    """Reviews come from here."""
     output_topic: Topic = "review-predictions"
+    """Predictions go here."""
     dead_letter_topic: Topic = "reviews-dead-letters"
+    """What cannot be scored goes here; it must take larger records than the input topic."""
     transactional_id: str | None = None
     """One a worker, the same after a restart: it is how a restarted worker ends what the dead one left open. Default:
     group, host name and HTTP port, which two workers on one machine can't share (with port 0, the process id)."""
@@ -76,20 +84,33 @@ class KafkaSettings(Section):
     """Static membership: a restarted worker has its partitions back at once. Default: like `transactional_id`, and none
     with HTTP port 0; empty for none, where names do not survive a restart (pods of a Deployment)."""
     client_id: str = "review-worker"
+    """The name in the broker's logs, metrics and quotas."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """What the broker's listener speaks: SSL is TLS, SASL is a user name with a password."""
     ssl_cafile: Path | None = None
+    """PEM file of who signed the broker's certificate. Default: those that this machine trusts."""
     ssl_certfile: Path | None = None
+    """PEM file of this client's own certificate, where the broker asks for one."""
     ssl_keyfile: Path | None = None
+    """PEM file of that certificate's key."""
     ssl_password: SecretStr | None = None
+    """Of the key; better in a file."""
     ssl_password_file: Path | None = None
+    """File with the key's password; it wins over `ssl_password`."""
     ssl_check_hostname: bool = True
+    """The certificate must name the broker's host."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    """How the password is proved."""
     sasl_plain_username: str | None = None
+    """The user, for every mechanism."""
     sasl_plain_password: SecretStr | None = None
+    """The user's password; better in a file."""
     sasl_plain_password_file: Path | None = None
+    """File with the user's password; it wins over `sasl_plain_password`."""
     insecure: bool = False
     """Allow a password over a connection that is not encrypted, or a certificate for another host."""
     bootstrap_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 8
+    """How long a command looks for a broker."""
     session_timeout_seconds: Annotated[float, Field(ge=1, le=1800)] = 45
     """How long the group waits for a silent worker before its partitions go to others."""
     max_poll_interval_seconds: Annotated[float, Field(ge=10, le=86_400)] = 120
@@ -98,7 +119,9 @@ class KafkaSettings(Section):
     transaction_timeout_seconds: Annotated[float, Field(ge=5, le=900)] = 60
     """The broker aborts a transaction that stays open longer. The broker's `transaction.max.timeout.ms` bounds it."""
     request_timeout_seconds: Annotated[float, Field(ge=1, le=300)] = 15
+    """How long the broker's answer to one request is waited for."""
     compression: Literal["none", "gzip", "lz4", "zstd", "snappy"] = "lz4"
+    """Of what is published."""
 
     @model_validator(mode="after")
     def _hold_together(self) -> Self:
@@ -126,6 +149,7 @@ class BatchSettings(Section):
     """How much is scored and committed together."""
 
     max_reviews: Annotated[int, Field(ge=1, le=10_000)] = 2_000
+    """The most records of a micro-batch."""
     target_seconds: Annotated[float, Field(gt=0, le=30)] = 1
     """How long the device should work on a micro-batch: the number of records of the next poll follows from the recent
     reviews' length and the device's speed. It is only reached under a backlog: nothing waits for a batch to fill."""
@@ -141,11 +165,21 @@ def _address(host: str) -> str:
 
 
 class HttpSettings(Section):
-    """Where `/metrics`, `/livez` and `/readyz` are. There is no authentication: keep it on loopback or behind one."""
+    """Where the live page (`/`), `/metrics`, `/livez` and `/readyz` are. There is no authentication: keep it on
+    loopback or behind one."""
 
     host: Annotated[str, AfterValidator(_address)] = "127.0.0.1"
+    """The address to listen on; `0.0.0.0` for every one."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 9108
-    """0 takes a free port."""
+    """TCP port; 0 takes a free one."""
+
+
+class PageSettings(Section):
+    """What the live page shows beside the figures."""
+
+    samples: Annotated[int, Field(ge=0, le=100)] = 0
+    """So many of the last predictions with the beginning of each review, for a demo. Whoever reaches the HTTP port
+    reads them, and nothing asks for a password: not for reviews that are not public. With 0 there is no text at all."""
 
 
 class WatchdogSettings(Section):
@@ -184,6 +218,32 @@ class ShadowSettings(Section):
     """Share of the batches that it scores too, where it keeps up."""
 
 
+def _collector(url: str) -> str | None:
+    """The address that spans are posted to; an empty one, as compose files make them, is none."""
+    if not url:
+        return None
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
+        raise ValueError("is no address of a collector; give http://host:4318")
+    if parts.username or parts.password:
+        raise ValueError("holds a password, which would be shown; give it in OTEL_EXPORTER_OTLP_HEADERS")
+    return url if url.endswith(TRACES) else url.rstrip("/") + TRACES
+
+
+class TracingSettings(Section):
+    """OpenTelemetry traces, one a micro-batch; needs the extra `tracing`. Headers, certificates, time-outs, queue and
+    resource are the SDK's own variables, such as OTEL_EXPORTER_OTLP_HEADERS. Those alone turn nothing on."""
+
+    endpoint: Annotated[str, AfterValidator(_collector)] | None = None
+    """The collector, as OTLP over HTTP: `http://host:4318`, to which `/v1/traces` is added. Default: no tracing."""
+    sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1
+    """Share of the micro-batches that are traced."""
+
+
 class Settings(BaseSettings):
     """Everything that the worker can be told."""
 
@@ -192,6 +252,7 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
+        use_attribute_docstrings=True,
         # Else a ValidationError at start-up prints the input, secrets included (pydantic-settings#530).
         hide_input_in_errors=True,
     )
@@ -199,15 +260,20 @@ class Settings(BaseSettings):
     model: Path | None = None
     """An artefact folder, or its parent: then its newest version."""
     engine: EngineName = "auto"
+    """`auto` takes the fastest that this machine can run: `openvino` on CPUs, `jax` on NVIDIA GPUs."""
     precision: Precision = "auto"
+    """The type of the matrix products; `auto` takes the fastest that keeps the labels."""
     kafka: KafkaSettings = KafkaSettings()
     batch: BatchSettings = BatchSettings()
     http: HttpSettings = HttpSettings()
+    page: PageSettings = PageSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
     limits: LimitSettings = LimitSettings()
     reload: ReloadSettings = ReloadSettings()
     shadow: ShadowSettings = ShadowSettings()
+    tracing: TracingSettings = TracingSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important lines that are logged."""
 
     @classmethod
     def settings_customise_sources(

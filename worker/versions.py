@@ -6,7 +6,22 @@ from typing import Annotated
 
 import typer
 
-DISTRIBUTIONS = ("review-scorer", "tensorflow", "keras", "transformers", "tokenizers", "kafka-python", "pydantic")
+DISTRIBUTIONS = (
+    "review-scorer",
+    "tensorflow",
+    "keras",
+    "openvino",
+    "jax",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "kafka-python",
+    "pydantic",
+    "pydantic-settings",
+    "prometheus-client",
+    "typer",
+    "opentelemetry-sdk",
+)
 
 
 def versions() -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 Gets movie reviews and a small base checkpoint through the package registry, trains, exports and evaluates a model,
 starts a real Kafka broker and a worker, publishes reviews that were not trained on, shows the predictions as they
-arrive, and sums up. Everything lies in `.demo`; nothing is left running.
+arrive, and sums up. Everything lies in `.demo`; nothing is left running. With `--keep` broker and worker stay, and
+reviews go on slowly, until Ctrl-C.
 """
 
 import argparse
@@ -19,7 +20,15 @@ from pathlib import Path
 from rich.table import Table
 
 from console import HOME, ROOT, DemoError, console, duration, heading
-from processes import Kafka, WorkerPage, command, delete_topics, own_broker, own_worker
+from processes import (
+    Kafka,
+    WorkerPage,
+    command,
+    delete_topics,
+    own_broker,
+    own_worker,
+    publish_until_interrupted,
+)
 from reviews import Labelled, fetch_checkpoint, fetch_sentences, read_labelled, split, write_csv, write_json_lines
 from schemas import Prediction
 from worker.settings import KafkaSettings
@@ -28,6 +37,8 @@ from worker.tail import follow
 STEADY_REVIEWS = 100
 STEADY_RATE = 20
 """The last reviews of the stream come one by one, since the latency of a backlog is only its length."""
+KEPT_RATE = 5
+"""Of the reviews that go on with `--keep`."""
 BROKEN = ("five stars, no JSON", '{"review_id": "broken-1"}', '{"review_id": "broken-2", "text": 5}')
 """Records that no model can score: they become dead letters, and the stream goes on."""
 
@@ -37,6 +48,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", metavar="CSV", type=Path, help="other reviews: columns text and sentiment (.gz too)")
     parser.add_argument("--bootstrap-servers", metavar="HOST:PORT", help="another broker than one of the demo's own")
+    parser.add_argument("--keep", action="store_true", help="at the end keep everything running until Ctrl-C")
     arguments = parser.parse_args()
     start = time.monotonic()
     data = arguments.data.resolve() if arguments.data else None
@@ -44,7 +56,7 @@ def main() -> int:
     try:
         # make stops on Ctrl-C and on SIGTERM; both must leave nothing running.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        demo(data, arguments.bootstrap_servers)
+        demo(data, arguments.bootstrap_servers, keep=arguments.keep)
     except DemoError as error:
         console.print(f"[bold red]error:[/] {error}")
         return 1
@@ -55,7 +67,7 @@ def main() -> int:
     return 0
 
 
-def demo(data: Path | None, bootstrap_servers: str | None) -> None:
+def demo(data: Path | None, bootstrap_servers: str | None, *, keep: bool) -> None:
     """Every step, in the data's way."""
     HOME.mkdir(exist_ok=True)
     heading("Reviews and a base checkpoint")
@@ -90,6 +102,8 @@ def demo(data: Path | None, bootstrap_servers: str | None) -> None:
         worker = stack.enter_context(own_worker(kafka, log))
         seconds, latency = run_stream(kafka, worker, stream)
         sum_up(kafka, stream, seconds, latency)
+        if keep:
+            go_on(kafka, worker, stream)
 
 
 def run_stream(kafka: Kafka, worker: "WorkerPage", stream: list[Labelled]) -> tuple[float, dict[str, float]]:
@@ -111,6 +125,16 @@ def run_stream(kafka: Kafka, worker: "WorkerPage", stream: list[Labelled]) -> tu
     command(f"review-worker publish {steady} --rate {STEADY_RATE}", environment=kafka.environment)
     worker.wait_for(len(stream) + len(BROKEN))
     return seconds, quantiles(before, worker.latencies(), (0.5, 0.95))
+
+
+def go_on(kafka: Kafka, worker: "WorkerPage", stream: list[Labelled]) -> None:
+    """The stream once more and again, slowly, for as long as somebody looks."""
+    heading("It goes on")
+    kept = HOME / "kept.jsonl"
+    write_json_lines(kept, stream, 0, BROKEN * 10)
+    console.print(f"{KEPT_RATE} reviews/s until Ctrl-C; the worker's page: [bold]{worker.address}[/]")
+    publish_until_interrupted(kafka, worker, kept, KEPT_RATE)
+    console.print("\nending worker and broker")
 
 
 def sum_up(kafka: Kafka, stream: list[Labelled], seconds: float, latency: dict[str, float]) -> None:

@@ -40,6 +40,8 @@ class Kafka:
             "WORKER_KAFKA__DEAD_LETTER_TOPIC": f"{self.name}-dead-letters",
             "WORKER_MODEL": str(HOME / "models" / "demo"),
             "WORKER_HTTP__PORT": "0",
+            # The page is on loopback, and the reviews are the demo's.
+            "WORKER_PAGE__SAMPLES": "5",
         }
 
 
@@ -93,6 +95,7 @@ def own_worker(kafka: Kafka, log: TextIO) -> Iterator["WorkerPage"]:
     try:
         page = WorkerPage(process, Path(log.name))
         page.wait_until_ready()
+        console.print(f"its page: [bold]{page.address}[/]")
         yield page
     finally:
         end(process)
@@ -105,14 +108,22 @@ class WorkerPage:
         self._process = process
         self._log = log
 
+    @property
+    def address(self) -> str:
+        """Where people look at it; empty before it has started."""
+        first = next((line for line in self._log.read_text().splitlines() if '"starting"' in line), None)
+        return json.loads(first)["page"] if first else ""
+
+    def require_running(self) -> None:
+        """Raises where it has ended."""
+        if self._process.poll() is not None:
+            raise DemoError(f"the worker ended; the last line of its log: {self._log.read_text().splitlines()[-1:]}")
+
     def wait_until_ready(self) -> None:
         """Until it takes part in the group with a warm model."""
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise DemoError(
-                    f"the worker ended; the last line of its log: {self._log.read_text().splitlines()[-1:]}"
-                )
+            self.require_running()
             try:
                 if self._sample("review_worker_ready") == 1:
                     return
@@ -146,11 +157,33 @@ class WorkerPage:
         return 0.0
 
     def _metrics(self) -> str:
-        first = next((line for line in self._log.read_text().splitlines() if '"starting"' in line), None)
-        if first is None:
+        if not self.address:
             return ""
-        with urllib.request.urlopen(json.loads(first)["http"] + "/metrics", timeout=5) as answer:  # noqa: S310 - loopback
+        with urllib.request.urlopen(f"{self.address}metrics", timeout=5) as answer:  # noqa: S310 - loopback
             return str(answer.read().decode())
+
+
+def publish_until_interrupted(kafka: Kafka, worker: WorkerPage, file: Path, rate: float) -> None:
+    """Publish a file again and again, at `rate` records per second, until Ctrl-C.
+
+    Raises:
+        DemoError: the worker or the publication ended by itself.
+    """
+    line = f"review-worker publish {file} --rate {rate} --unchecked"
+    while True:
+        process = subprocess.Popen(
+            arguments(line), env=os.environ | kafka.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            while process.poll() is None:
+                worker.require_running()
+                time.sleep(0.2)
+        except KeyboardInterrupt:
+            return
+        finally:
+            end(process)
+        if process.returncode:
+            raise DemoError(f"`{line}` failed; is the broker still there?")
 
 
 def delete_topics(kafka: Kafka) -> None:

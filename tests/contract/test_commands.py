@@ -23,6 +23,9 @@ from kafka.admin import ACLOperation, ResourceType
 from contract.pieces import Done, StubWorker, denied, nobody_listens, paused, review, visible, wait_for
 from running import ROOT, Broker, Stage, Worker
 from schemas import ModelName, Prediction, Source
+from worker.check import broker_limits
+from worker.settings import load_settings
+from worker.topics import admin
 
 pytestmark = pytest.mark.kafka
 
@@ -88,7 +91,8 @@ def test_without_a_broker_every_command_says_so_within_15_seconds(tiny_model: Pa
         done = finish(process, began)
         assert done.code == 1, name
         assert done.seconds < 15, name
-        line = done.error if name != "check" else done.out.splitlines()[-1]
+        # A line of the fix stands below it.
+        line = done.error if name != "check" else done.out.splitlines()[-2]
         assert f"no broker answered at {address} within 8 s: KafkaConnectionError: 111 ECONNREFUSED" in line, name
         assert "WORKER_KAFKA__BOOTSTRAP_SERVERS" in line, name
 
@@ -199,7 +203,7 @@ def test_a_port_in_use_is_named(stage: Stage, tiny_model: Path) -> None:
     assert "WORKER_HTTP__PORT" in done.error
 
 
-@pytest.mark.parametrize("name", ["run", "check", "score", "publish", "tail", "replay"])
+@pytest.mark.parametrize("name", ["run", "check", "config", "score", "publish", "tail", "replay"])
 def test_the_help_of_every_command_shows_how_it_is_used(name: str) -> None:
     done = command(name, "--help", COLUMNS="100", NO_COLOR="1")
     assert done.code == 0
@@ -529,9 +533,32 @@ def test_check_makes_the_topics_and_finds_all_well(stage: Stage, tiny_model: Pat
 def test_check_tells_what_failed_and_exits_1(stage: Stage) -> None:
     done = command("check", **stage.environment)
     assert done.code == 1
-    lines = done.out.splitlines()
-    assert lines[0].startswith("fail model    no model: set WORKER_MODEL or --model")
-    assert [line[:4] for line in lines[1:]] == ["ok  "] * 4
+    first, fix, *others = done.out.splitlines()
+    assert first.startswith("fail model    no model: set WORKER_MODEL or --model")
+    assert fix == "     fix:     WORKER_MODEL=models/NAME, or --model models/NAME"
+    assert [line[:4] for line in others] == ["ok  "] * 4
+
+
+def test_check_names_every_topic_that_is_missing_with_the_command_that_makes_them(stage: Stage) -> None:
+    new = Stage(stage.address, 2)
+    done = command("check", "--json", **new.environment)
+    assert done.code == 1
+    findings = {it["name"]: it for it in map(json.loads, done.out.splitlines())}
+    for name in (new.input, new.output, new.dead):
+        assert f"topic {name} does not exist" in findings["topics"]["detail"]
+    assert findings["topics"]["fix"] == "review-worker check --create-topics --partitions 3"
+
+
+def test_check_knows_the_bounds_of_the_broker(stage: Stage) -> None:
+    """With its own tools' names and units; a setting outside of them is found before a worker runs."""
+    with admin(load_settings(None, {"kafka": {"bootstrap_servers": stage.address}}).kafka) as client:
+        (broker,) = client.describe_cluster()["brokers"]
+        limits = broker_limits(client, str(broker["broker_id"]))
+    assert limits == {
+        "transaction.max.timeout.ms": 900,
+        "group.max.session.timeout.ms": 1800,
+        "group.min.session.timeout.ms": 1,
+    }
 
 
 def test_a_file_is_scored_like_the_topic(

@@ -165,6 +165,7 @@ def test_the_wheel_of_the_image_holds_the_three_packages_and_nothing_else(tmp_pa
     ours = {str(path.relative_to(ROOT)) for package in packages for path in (ROOT / package).rglob("*.py")}
     assert ours == {name for name in names if name.endswith(".py")}
     assert not [name for name in names if "test" in name or name.endswith(".pyc")]
+    assert "worker/page/page.html" in names
     assert "review-worker = worker.cli:main" in scripts
 
 
@@ -176,7 +177,7 @@ def test_each_extra_brings_its_libraries_and_no_test_tools(extra: str, tmp_path:
     done = subprocess.run(
         [sys.executable, *words[1 : words.index(">")]], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines() == [*PROJECT["dependencies"], *EXTRAS[extra]]
+    assert done.stdout.splitlines() == [*PROJECT["dependencies"], *EXTRAS[extra], *EXTRAS["tracing"]]
 
 
 def test_requirements_can_be_constraints() -> None:

@@ -1,14 +1,25 @@
 """The options of the fault tests, and the table of what came of them."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
 from faults.arena import Result
+from table import Table
 
-ROW = "fault row"
-HEADINGS = ("fault", "what", "reviews", "missing", "twice", "out of order", "dead letters", "restarts", "recovery")
+
+def order(cells: Sequence[str]) -> tuple[int, int, str]:
+    """W1 before W2 before W10, and the letters as in the notes: W, B, G, D, S."""
+    letter, number, rest = re.fullmatch(r"(\D+)(\d+)(.*)", cells[0]).groups()
+    return "WBGDS".index(letter), int(number), rest
+
+
+FAULTS = Table(
+    "fault matrix",
+    ("fault", "what", "reviews", "missing", "twice", "out of order", "dead letters", "restarts", "recovery"),
+    order,
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -19,9 +30,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def note(request: pytest.FixtureRequest, name: str, what: str, result: Result) -> None:
-    """A row for the table. It travels with the test's report, so that it arrives from another process too."""
+    """A row for the table."""
     found = result.finding
-    cells = (
+    FAULTS.note(
+        request,
         name,
         what,
         f"{found.inputs:,}",
@@ -32,28 +44,8 @@ def note(request: pytest.FixtureRequest, name: str, what: str, result: Result) -
         str(result.restarts),
         "-" if result.recovery_seconds is None else f"{result.recovery_seconds:.1f} s",
     )
-    request.node.user_properties.append((ROW, cells))
-
-
-def rows(reports: Iterable[object]) -> Iterator[Sequence[str]]:
-    """The cells that came with them."""
-    for report in reports:
-        if isinstance(report, pytest.TestReport) and report.when == "call":
-            yield from (cells for name, cells in report.user_properties if name == ROW)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The table, as the README has it."""
-    reports = terminalreporter.stats
-    found = sorted(rows([*reports.get("passed", ()), *reports.get("failed", ())]), key=order)
-    if not found:
-        return
-    terminalreporter.section("fault matrix")
-    for cells in (HEADINGS, ("---",) * len(HEADINGS), *found):
-        terminalreporter.write_line(f"| {' | '.join(cells)} |")
-
-
-def order(cells: Sequence[str]) -> tuple[int, int, str]:
-    """W1 before W2 before W10, and the letters as in the notes: W, B, G, D, S."""
-    letter, number, rest = re.fullmatch(r"(\D+)(\d+)(.*)", cells[0]).groups()
-    return "WBGDS".index(letter), int(number), rest
+    FAULTS.show(terminalreporter)

@@ -22,6 +22,8 @@ from worker.errors import SettingsError
 from worker.health import HealthServer, Probe
 from worker.logs import JsonLines
 from worker.metrics import Metrics
+from worker.page import Condition, Page
+from worker.settings import Settings
 
 
 def well() -> tuple[bool, str]:
@@ -30,7 +32,11 @@ def well() -> tuple[bool, str]:
 
 @contextmanager
 def serving(live: Probe = well, ready: Probe = well, host: str = "127.0.0.1") -> Iterator[HealthServer]:
-    with HealthServer(host, 0, Metrics(), live, ready) as server:
+    metrics = Metrics()
+    # Not entered: its only row is the first.
+    page = Page(metrics, lambda: Condition("ready", "scoring"), Settings())
+    page.refresh()
+    with HealthServer(host, 0, metrics, live, ready, page) as server:
         yield server
 
 
@@ -76,8 +82,13 @@ def test_a_probe_is_asked_each_time() -> None:
 
 
 def test_no_answer_may_be_kept_by_a_proxy(server: HealthServer) -> None:
-    for path in ("/livez", "/metrics", "/other"):
+    for path in ("/", "/status.json", "/livez", "/metrics", "/other"):
         assert get(server, path)[1]["Cache-Control"] == "no-store"
+
+
+def test_a_browser_may_not_guess_what_an_answer_is(server: HealthServer) -> None:
+    for path in ("/", "/status.json", "/livez", "/metrics", "/other"):
+        assert get(server, path)[1]["X-Content-Type-Options"] == "nosniff"
 
 
 def test_metrics_are_what_prometheus_reads() -> None:
@@ -106,13 +117,61 @@ def test_a_query_is_no_part_of_the_path(server: HealthServer, path: str) -> None
     assert get(server, path)[0] == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/livez/", "/LIVEZ", "/healthz", "/metrics/..", "/../etc/passwd"])
+@pytest.mark.parametrize(
+    "path", ["/livez/", "/LIVEZ", "/index.html", "/status.json/", "/healthz", "/metrics/..", "/../etc/passwd"]
+)
 def test_any_other_path_is_404_so_that_a_wrong_probe_shows(server: HealthServer, path: str) -> None:
     """prometheus-client's own server answers 200 to all of them."""
     status, _, body = get(server, path)
 
     assert status == 404
-    assert path == "/" or path not in body
+    assert path not in body
+    assert body == "/, /status.json, /metrics, /livez and /readyz are here\n"
+
+
+@pytest.mark.parametrize("path", ["/", "/status.json"])
+def test_without_a_page_there_is_none(path: str) -> None:
+    with HealthServer("127.0.0.1", 0, Metrics(), well, well) as server:
+        assert get(server, path)[::2] == (404, "/metrics, /livez and /readyz are here\n")
+
+
+def test_the_page_comes_with_what_a_browser_is_to_hold_it_to(server: HealthServer) -> None:
+    status, headers, body = get(server, "/")
+
+    assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert body.startswith("<!doctype html>")
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'sha256-")
+    assert headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_the_figures_are_json(server: HealthServer) -> None:
+    status, headers, body = get(server, "/status.json")
+
+    assert (status, headers["Content-Type"]) == (200, "application/json")
+    assert json.loads(body)["state"]["name"] == "ready"
+
+
+@pytest.mark.parametrize(
+    ("query", "rows"),
+    [
+        ("", 1),
+        ("after=0", 1),
+        ("after=1", 0),
+        ("after=99", 0),
+        ("after=", 1),
+        ("after=-1", 1),
+        ("after=x", 1),
+        ("after=1&after=0", 1),
+        ("before=1", 1),
+        ("after=%31", 1),
+        pytest.param("after=" + "9" * 5_000, 1, id="after=9…"),
+    ],
+)
+def test_the_history_is_sent_from_the_row_that_is_asked_for(server: HealthServer, query: str, rows: int) -> None:
+    """And all of it to who asks for something else."""
+    status, _, body = get(server, f"/status.json?{query}")
+
+    assert (status, len(json.loads(body)["history"]["rows"])) == (200, rows)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "TRACE"])
@@ -186,7 +245,7 @@ def test_requests_are_not_logged(
 ) -> None:
     caplog.set_level(logging.DEBUG)
 
-    for path in ("/metrics", "/livez", "/nothing"):
+    for path in ("/", "/status.json", "/metrics", "/livez", "/nothing"):
         get(server, path)
 
     assert capfd.readouterr() == ("", "")
