@@ -102,7 +102,7 @@ def test_probes_and_metrics_tell_the_state(stage: Stage, start: StartWorker, tin
     worker = start(tiny_model)
     worker.wait_until_ready()
     assert worker.get("/livez")[0] == 200
-    assert worker.get("/")[0] == 404
+    assert worker.get("/anything")[0] == 404
     stage.publish([review(number) for number in range(50)])
     stage.wait_until_drained(30)
     status, metrics = worker.get("/metrics")
