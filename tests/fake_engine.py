@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from worker.engine import EngineDescription, Scored
+from worker.engine.memory import host_memory
 from worker.tokens import Ids
 
 LABELS = 3
@@ -30,6 +31,8 @@ class FakeEngine:
         self.calls: list[list[int]] = []
         self.closed = False
         self._thread = ThreadPoolExecutor(max_workers=1)
+
+    memory = staticmethod(host_memory)
 
     def warm_up(self) -> None:
         """There is nothing to warm."""

@@ -6,7 +6,7 @@ record. Ratios are 0 to 1, times are seconds.
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -24,6 +24,7 @@ from prometheus_client import (
 
 from schemas import ModelName, Prediction, Reason, Rejection
 from worker.engine import EngineDescription
+from worker.engine.memory import DeviceMemory
 from worker.message import Message
 from worker.rescue import Collected
 
@@ -79,6 +80,16 @@ class Metrics:
         )
         self.device_busy = Counter(
             "review_worker_device_busy_seconds", "Time in which the engine was scoring.", registry=registry
+        )
+        self.device_memory = Gauge(
+            "review_worker_device_memory_bytes",
+            "Memory of the device in use; of a CPU, that of the process.",
+            registry=registry,
+        )
+        self.device_memory_limit = Gauge(
+            "review_worker_device_memory_limit_bytes",
+            "Memory that there is for it; of a CPU, that of the container or the machine.",
+            registry=registry,
         )
         self.padding_ratio = Gauge(
             "review_worker_padding_ratio",
@@ -185,6 +196,18 @@ class Metrics:
             self.lag.labels(topic, str(partition)).set(records)
         waiting = sum(behind.values())
         self.drain_seconds.set(waiting / rate if rate else (math.inf if waiting else 0.0))
+
+    def show_memory(self, memory: Callable[[], DeviceMemory]) -> None:
+        """Ask the engine in use for its memory whenever somebody asks for the metrics."""
+
+        def part(name: str) -> float:
+            try:
+                return float(getattr(memory(), name))
+            except Exception:  # whatever a driver raises: a device that is broken is told of elsewhere
+                return math.nan
+
+        self.device_memory.set_function(lambda: part("used"))
+        self.device_memory_limit.set_function(lambda: part("limit"))
 
     def show_model(self, model: ModelName, engine: EngineDescription, labels: Sequence[str]) -> None:
         """Name the model and what computes it, and start each label's series at 0."""

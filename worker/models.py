@@ -160,3 +160,4 @@ def fingerprint(folder: Path) -> Fingerprint:
 
 def _show(scorer: Scorer, metrics: Metrics) -> None:
     metrics.show_model(scorer.artifact.name, scorer.engine.description, scorer.artifact.manifest.labels)
+    metrics.show_memory(scorer.engine.memory)

@@ -12,6 +12,7 @@ import worker.service
 from worker.artifact import Artifact
 from worker.cli import main
 from worker.engine import EngineDescription, Scored
+from worker.engine.memory import host_memory
 from worker.tokens import Ids
 
 SECONDS = 0.01
@@ -26,6 +27,8 @@ class OpinionatedEngine:
     def __init__(self, artifact: Artifact, *_: Any) -> None:
         self._labels = len(artifact.manifest.labels)
         self._thread = ThreadPoolExecutor(max_workers=1)
+
+    memory = staticmethod(host_memory)
 
     def warm_up(self) -> None:
         """There is nothing to compile."""

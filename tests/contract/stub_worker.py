@@ -33,6 +33,7 @@ import worker.source
 from worker.artifact import Artifact
 from worker.cli import main
 from worker.engine import EngineDescription, Scored
+from worker.engine.memory import host_memory
 from worker.tokens import Ids
 
 IN_THE_MIDST = 10
@@ -57,6 +58,8 @@ class StubEngine:
         self._poison = number("STUB_POISON", np.inf)
         self._batches = 0
         self._thread = ThreadPoolExecutor(max_workers=1)
+
+    memory = staticmethod(host_memory)
 
     def warm_up(self) -> None:
         """There is nothing to compile."""

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from worker.artifact import digest_file, open_artifact
 from worker.bert_config import parse_config
 from worker.engine import EngineDescription, Scored
+from worker.engine.memory import host_memory
 from worker.errors import ArtifactError
 from worker.service import load_scorer
 from worker.settings import load_settings
@@ -159,6 +160,8 @@ class SlowEngine:
 
     def __init__(self, weights: Path) -> None:
         self._weights = weights
+
+    memory = staticmethod(host_memory)
 
     def warm_up(self) -> None:
         """The weights are read by now."""

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from schemas import ModelName, Prediction, Reason, Rejection
 from worker.engine import EngineDescription
+from worker.engine.memory import DeviceMemory
 from worker.message import Message
 from worker.metrics import AGREEMENTS, OUTCOMES, RELOADS, STAGES, Metrics
 from worker.rescue import Collected
@@ -25,6 +26,8 @@ CONTRACT = {
     "review_worker_padding_ratio",
     "review_worker_stage_seconds",
     "review_worker_device_busy_seconds_total",
+    "review_worker_device_memory_bytes",
+    "review_worker_device_memory_limit_bytes",
     "review_worker_end_to_end_seconds",
     "review_worker_lag_records",
     "review_worker_drain_seconds",
@@ -129,6 +132,8 @@ def test_every_metric_has_a_unit_or_a_count_in_its_type() -> None:
         "shadow_difference",
     }
     assert {name for name, kind in kinds.items() if kind == "gauge"} == {
+        "device_memory_bytes",
+        "device_memory_limit_bytes",
         "padding_ratio",
         "lag_records",
         "drain_seconds",
@@ -321,3 +326,23 @@ def test_the_processs_own_metrics_are_there() -> None:
 
     assert "python_info{" in text
     assert "python_gc_collections_total{" in text
+
+
+def test_the_memory_of_the_device_is_asked_for_when_somebody_scrapes() -> None:
+    metrics = Metrics()
+    held = iter((3.0, 5.0))
+    metrics.show_memory(lambda: DeviceMemory(next(held), 8.0))
+    assert value(metrics, "device_memory_bytes") == 3.0
+    metrics.show_memory(lambda: DeviceMemory(4.0, 8.0))
+    assert value(metrics, "device_memory_bytes") == 4.0
+    assert value(metrics, "device_memory_limit_bytes") == 8.0
+
+
+def test_a_device_that_tells_nothing_of_its_memory_does_not_end_the_scrape() -> None:
+    def broken() -> DeviceMemory:
+        raise RuntimeError("the device is lost")
+
+    metrics = Metrics()
+    metrics.show_memory(broken)
+    assert math.isnan(value(metrics, "device_memory_bytes"))
+    assert math.isnan(value(metrics, "device_memory_limit_bytes"))

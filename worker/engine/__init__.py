@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.artifact import Artifact
+from worker.engine.memory import DeviceMemory
 from worker.errors import EngineError
 from worker.tokens import Ids
 
@@ -59,6 +60,10 @@ class Engine(Protocol):
     @property
     def description(self) -> EngineDescription:
         """Name, device and precision."""
+        ...
+
+    def memory(self) -> DeviceMemory:
+        """Of the device; may be asked by any thread."""
         ...
 
     def warm_up(self) -> None:

@@ -1,5 +1,6 @@
 """The Keras network on TensorFlow."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from worker.artifact import Artifact
 from worker.engine import EngineDescription, Precision, Scored
+from worker.engine.memory import DeviceMemory, host_memory
 from worker.network import Bert
 from worker.tokens import Ids, pad
 from worker.weights import load_weights
@@ -34,6 +36,7 @@ class KerasEngine:
         chosen, reason = _choose_precision(precision, bool(gpus))
         device = tf.config.experimental.get_device_details(gpus[0])["device_name"] if gpus else "cpu"
         self._description = EngineDescription("tensorflow", device, chosen, reason)
+        self._gpu = bool(gpus)
         self._budget = GPU_TOKENS_PER_CALL if gpus else CPU_TOKENS_PER_CALL
         self._longest = artifact.manifest.cut.head + artifact.manifest.cut.tail
         self._labels = len(artifact.manifest.labels)
@@ -49,6 +52,12 @@ class KerasEngine:
     def description(self) -> EngineDescription:
         """Name, device and precision."""
         return self._description
+
+    def memory(self) -> DeviceMemory:
+        """TensorFlow does not tell how much a GPU has."""
+        if not self._gpu:
+            return host_memory()
+        return DeviceMemory(tf.config.experimental.get_memory_info("GPU:0")["current"], math.nan)
 
     def warm_up(self) -> None:
         """Trace the network, and run it once at the shortest and the longest row."""

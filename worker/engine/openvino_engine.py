@@ -15,6 +15,7 @@ import openvino
 
 from worker.artifact import Artifact
 from worker.engine import EngineDescription, Precision, Scored
+from worker.engine.memory import DeviceMemory, host_memory
 from worker.errors import ArtifactError, EngineError
 from worker.tokens import Ids
 
@@ -54,6 +55,10 @@ class OpenVinoEngine:
     def description(self) -> EngineDescription:
         """Name, device and precision."""
         return self._description
+
+    def memory(self) -> DeviceMemory:
+        """The process's: this engine is for CPUs."""
+        return host_memory()
 
     def warm_up(self) -> None:
         """Run rows from the shortest to the longest."""

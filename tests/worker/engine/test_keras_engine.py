@@ -204,3 +204,8 @@ def test_padding_is_a_few_percent_in_a_batch_of_all_lengths() -> None:
     padded = sum(len(call) * max(lengths[index] for index in call) for call in plan_calls(lengths, 2_048))
 
     assert padded < 1.03 * sum(lengths)
+
+
+def test_its_memory_is_that_of_the_process(tiny_engine: Engine) -> None:
+    held = tiny_engine.memory()
+    assert 10_000_000 < held.used < held.limit

@@ -66,3 +66,8 @@ def test_auto_takes_it_where_there_is_no_gpu(artifact: Artifact) -> None:
 def test_a_precision_it_does_not_have_is_refused(artifact: Artifact) -> None:
     with pytest.raises(EngineError, match="float32"):
         open_engine(artifact, "openvino", "float16")
+
+
+def test_its_memory_is_that_of_the_process(engine: Engine) -> None:
+    held = engine.memory()
+    assert 10_000_000 < held.used < held.limit
