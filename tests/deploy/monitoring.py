@@ -147,7 +147,7 @@ def misnamed(query: str) -> Iterator[str]:
     yield from (f"no metric {name}" for name in sorted(metrics_of(query) - known.keys()))
     for name, matchers in selectors(query):
         for label, (operator, value) in matchers.items():
-            if label in ("job", "instance") or name not in known:
+            if label in ("job", "instance") or name not in known or operator == "!=":
                 continue
             wanted = value.split("|") if operator == "=~" else [value]
             missing = set(wanted) - known[name].get(label, set())
