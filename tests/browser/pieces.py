@@ -3,10 +3,9 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -119,25 +118,15 @@ def started_workers(stage: Stage, model: Path, folder: Path) -> Iterator[Callabl
             yield start
 
 
-@contextmanager
-def flowing(stage: Stage) -> Iterator[None]:
-    """Reviews of different lengths come all the time, and one record in ten is none."""
-    stop = Event()
+def mixed(number: int) -> list[bytes]:
+    """Eighteen reviews of different lengths, and two records that are none."""
+    reviews = (review(number + one, "great movie " * (1 + one % 8)) for one in range(18))
+    return [*reviews, b"no review", b'{"review_id": "1"}']
 
-    def publish() -> None:
-        number = 0
-        while not stop.wait(0.5):
-            some = [review(number + one, "great movie " * (1 + one % 8)) for one in range(18)]
-            stage.publish([*some, b"no review", b'{"review_id": "1"}'])
-            number += 18
 
-    thread = Thread(target=publish, name="publisher")
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+def flowing(stage: Stage) -> AbstractContextManager[None]:
+    """Twice a second some of them."""
+    return pieces.flowing(stage, mixed, 0.5)
 
 
 def metric(worker: StubWorker, name: str) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 from kafka import KafkaAdminClient
@@ -203,6 +203,27 @@ def examined(stage: Stage) -> Finding:
     """What the oracle says once nothing is under way."""
     stage.settle()
     return examine(stage)
+
+
+@contextmanager
+def flowing(stage: Stage, some: Callable[[int], Sequence[bytes]], seconds: float) -> Iterator[None]:
+    """Records come all the time: every so many seconds those that `some` makes, told how many there were before."""
+    stop = Event()
+
+    def publish() -> None:
+        number = 0
+        while not stop.wait(seconds):
+            values = some(number)
+            stage.publish(values)
+            number += len(values)
+
+    thread = Thread(target=publish, name="publisher")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 # === Commands ===

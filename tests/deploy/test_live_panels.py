@@ -2,15 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import pytest
 
-from contract.pieces import StubWorker, review, started_stubs, wait_for
+from contract.pieces import StubWorker, flowing, review, started_stubs, wait_for
 from deploy.live import PATIENCE_SECONDS, RATE_INTERVAL, Prometheus, prometheus
 from deploy.monitoring import Panel, filled_in, panels, promtool, rules, variable
 from running import Broker, Stage
@@ -18,24 +17,9 @@ from running import Broker, Stage
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 
-@contextmanager
-def flowing(stage: Stage) -> Iterator[None]:
-    """Reviews come all the time, and one record in fifty is none."""
-    stop = Event()
-
-    def publish() -> None:
-        number = 0
-        while not stop.wait(1):
-            stage.publish([*(review(number + one) for one in range(49)), b"no review"])
-            number += 50
-
-    thread = Thread(target=publish, name="publisher")
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+def mostly_reviews(number: int) -> list[bytes]:
+    """Forty-nine reviews, and a record that is none."""
+    return [*(review(number + one) for one in range(49)), b"no review"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +44,7 @@ def watched(
         start = stack.enter_context(started_stubs(stage, model, folder))
         worker = start(STUB_SECONDS="0.02", WORKER_SHADOW__MODEL=str(shadow), WORKER_SHADOW__SHARE="1")
         worker.wait_until_ready()
-        stack.enter_context(flowing(stage))
+        stack.enter_context(flowing(stage, mostly_reviews, 1))
         looking = stack.enter_context(prometheus(folder, worker.url.removeprefix("http://")))
         yield Watched(worker, looking)
 

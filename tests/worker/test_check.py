@@ -1,6 +1,5 @@
 """Check: every failure says what is wrong and how to put it right. The broker of most of these is a stand-in."""
 
-import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,12 +23,7 @@ AWAY = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The settings of whoever runs the tests are not the tests' own."""
-    for name in list(os.environ):
-        if name.upper().startswith(("WORKER_", "OTEL_")):
-            monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("own_environment")
 
 
 @pytest.fixture(autouse=True)

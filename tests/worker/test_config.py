@@ -1,7 +1,6 @@
 """Config: where each setting came from, what it means, and a file to begin with; never a secret."""
 
 import json
-import os
 import tomllib
 from collections.abc import Callable
 from io import StringIO
@@ -21,23 +20,7 @@ SASL = {
     "kafka": {"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "sasl_plain_username": "me"},
 }
 
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The settings of whoever runs the tests are not the tests' own."""
-    for name in list(os.environ):
-        if name.upper().startswith("WORKER_"):
-            monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def toml(tmp_path: Path) -> Callable[[str], Path]:
-    def write(content: str) -> Path:
-        path = tmp_path / "worker.toml"
-        path.write_text(content, encoding="utf-8")
-        return path
-
-    return write
+pytestmark = pytest.mark.usefixtures("own_environment")
 
 
 def found(config: Path | None = None, flags: dict[str, Any] | None = None, **named: str) -> dict[str, Setting]:

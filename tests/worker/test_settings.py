@@ -18,22 +18,7 @@ PASSWORD = "hunter2-the-secret"  # noqa: S105 - the one that must never be shown
 WriteToml = Callable[[str], Path]
 
 
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The settings of whoever runs the tests are not the tests' own."""
-    for name in list(os.environ):
-        if name.upper().startswith("WORKER_"):
-            monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def toml(tmp_path: Path) -> WriteToml:
-    def write(content: str) -> Path:
-        path = tmp_path / "worker.toml"
-        path.write_text(content, encoding="utf-8")
-        return path
-
-    return write
+pytestmark = pytest.mark.usefixtures("own_environment")
 
 
 @pytest.fixture

@@ -29,12 +29,7 @@ SPAN = "00f067aa0ba902{:02x}"
 SECRET = b"nobody's business"
 
 
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The settings of whoever runs the tests are not the tests' own."""
-    for name in list(os.environ):
-        if name.upper().startswith(("WORKER_", "OTEL_")):
-            monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("own_environment")
 
 
 @pytest.fixture
