@@ -49,7 +49,7 @@ format: $(STAMP) ## Write the code as `make check` wants it
 	$(BIN)/ruff format .
 
 requirements: ## Resolve requirements.txt anew from pyproject.toml (needs uv)
-	uv pip compile --universal --python-version 3.11 --group dev --extra openvino --no-annotate --no-emit-index-url \
+	uv pip compile --universal --python-version 3.11 --group dev --extra openvino --extra report --no-annotate --no-emit-index-url \
 		--custom-compile-command 'make requirements' pyproject.toml --output-file requirements.txt
 
 clean: ## Remove what the other commands made

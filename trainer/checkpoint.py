@@ -13,7 +13,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from schemas import Cut
-from worker.artifact import CONFIG, TOKENIZER, WEIGHTS
+from trainer.disk import sync
+from worker.artifact import CONFIG, TOKENIZER, WEIGHTS, digest_bytes, digest_file
 from worker.bert_config import BertConfig, parse_config
 from worker.errors import ArtifactError
 from worker.tokens import ReviewTokenizer
@@ -47,6 +48,12 @@ class Checkpoint:
     def weights(self) -> Path:
         """The safetensors file."""
         return self.folder / WEIGHTS
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that training takes from it; the weights are read for it."""
+        parts = (self.config.model_dump_json(), self.tokenizer, digest_file(self.weights).sha256)
+        return digest_bytes("\n".join(parts).encode())
 
     def review_tokenizer(self, cut: Cut, cleaning: Sequence[str]) -> ReviewTokenizer:
         """The worker's tokenizer on this vocabulary.
@@ -165,6 +172,12 @@ def write_shape(folder: Path, config: BertConfig, tokenizer: str, max_tokens: in
 
 def write_weights(folder: Path, network: Any) -> None:
     """Write or replace `model.safetensors`; a reader finds the old file or the new one, never a part."""
+    stage_weights(folder, network).replace(folder / WEIGHTS)
+    sync(folder)
+
+
+def stage_weights(folder: Path, network: Any) -> Path:
+    """Write what will be `model.safetensors` under a name that no reader looks for, down to the disk."""
     from safetensors import SafetensorError
 
     from worker.weights import save_weights
@@ -172,10 +185,11 @@ def write_weights(folder: Path, network: Any) -> None:
     temporary = folder / f".{WEIGHTS}.part"
     try:
         save_weights(network, temporary)
-    except SafetensorError as error:  # how the library reports a full disk
+        sync(temporary)
+    except (SafetensorError, OSError) as error:  # the first is how the library reports a full disk
         temporary.unlink(missing_ok=True)
         raise OSError(str(error)) from None
-    temporary.replace(folder / WEIGHTS)
+    return temporary
 
 
 def config_fields(config: BertConfig, tokenizer: str) -> dict[str, Any]:

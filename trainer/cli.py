@@ -2,7 +2,7 @@
 
 import typer
 
-from trainer import cli_data, cli_model, cli_train
+from trainer import cli_data, cli_measure, cli_model, cli_train
 from worker.console import run_app
 from worker.versions import VersionOption
 
@@ -22,7 +22,7 @@ The whole way, from two CSVs with the columns `text` and `sentiment`:
 review-trainer prepare --train train.csv --test test.csv --out data/imdb
 review-trainer train data/imdb --base bert-base-cased --out runs/first
 review-trainer export runs/first --out models/imdb
-review-trainer evaluate models/imdb --data data/imdb
+review-trainer evaluate models/imdb --data data/imdb --out reports/imdb
 review-trainer predict models/imdb "It starts slowly, and then it is wonderful."
 ```
 """,
@@ -40,7 +40,10 @@ for command in (
     cli_train.train,
     cli_model.export,
     cli_model.import_,
-    cli_model.evaluate,
+    cli_measure.evaluate,
+    cli_measure.baseline,
+    cli_measure.calibrate,
+    cli_measure.show,
     cli_model.predict,
 ):
     app.command(command.__name__.rstrip("_"))(command)

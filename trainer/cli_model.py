@@ -1,4 +1,4 @@
-"""The commands around models: `export`, `import`, `evaluate`, `predict`."""
+"""The commands that make models and use them: `export`, `import`, `predict`."""
 
 import sys
 from collections.abc import Iterator
@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 
-from trainer.cli_data import Json
-from trainer.info import Split
+from trainer.card import Origin
 from trainer.settings import CutName
-from worker.console import out as console
 from worker.engine import EngineName, Precision
 
 Out = Annotated[
@@ -25,19 +23,64 @@ EngineChoice = Annotated[
 PrecisionChoice = Annotated[
     Precision, typer.Option("--precision", help="Type of the matrix products.", rich_help_panel="Computing")
 ]
+REPORT, CARD = "Report", "Model card"
+WithReport = Annotated[
+    bool, typer.Option("--report/--no-report", help="Write `report/` into the artefact.", rich_help_panel=REPORT)
+]
+WithTexts = Annotated[
+    bool,
+    typer.Option("--with-texts", help="Show the texts of the worst mistakes in the report.", rich_help_panel=REPORT),
+]
+License = Annotated[
+    str | None,
+    typer.Option(
+        "--license",
+        metavar="NAME",
+        help="License of the model as the Hugging Face hub names it, such as `apache-2.0`.",
+        show_default="unknown",
+        rich_help_panel=CARD,
+    ),
+]
+Languages = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--language",
+        metavar="CODE",
+        help="Language of the reviews, such as `en`; may stand there several times.",
+        show_default="none is named",
+        rich_help_panel=CARD,
+    ),
+]
 
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder made by `train`.")],
     out: Out,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The data that the run was trained on: its validation split tells how sure the model may be.",
+            show_default="where it lay then",
+        ),
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate/--no-calibrate", help="Fit a temperature on the validation split.")
+    ] = True,
+    report: WithReport = True,
+    with_texts: WithTexts = False,
+    license_: License = None,
+    languages: Languages = None,
 ) -> None:
     """Write a run's best epoch as the next version of a model, and check that the files compute what it computes.
 
-    The folder holds a TensorFlow SavedModel, the same weights in Hugging Face layout, and a manifest with the hash of
-    every file. Prints its path.
+    The folder holds a TensorFlow SavedModel, the same weights in Hugging Face layout, a report, and a manifest with
+    the hash of every file. A temperature is fitted on the validation split, so that a stated confidence means
+    something; it changes no label. Prints the folder's path.
 
     ```
     review-trainer export runs/first --out models/imdb
+    review-trainer export runs/first --out models/imdb --data data/imdb --license apache-2.0 --language en
     ```
     """
     from trainer.progress import Reporter
@@ -46,7 +89,17 @@ def export(
     import_tensorflow()
     from trainer.export import export_run
 
-    print(export_run(run, out, Reporter()))
+    folder = export_run(
+        run,
+        out,
+        Reporter(),
+        data=data,
+        calibrate=calibrate,
+        report=report,
+        texts=with_texts,
+        origin=_origin(license_, languages),
+    )
+    print(folder)
 
 
 def import_(
@@ -68,6 +121,8 @@ def import_(
     cleaning: Annotated[
         str, typer.Option(metavar="RULES", help="Rules by which text is cleaned, in order.")
     ] = "line-breaks",
+    license_: License = None,
+    languages: Languages = None,
 ) -> None:
     """Make a model of an already fine-tuned Hugging Face checkpoint, as `export` does of a run.
 
@@ -85,66 +140,13 @@ def import_(
     import_tensorflow()
     from trainer.export import import_folder
 
-    print(import_folder(source, out, cut=cut, max_tokens=max_tokens, cleaning=rules, labels=names))
+    origin = _origin(license_, languages)
+    folder = import_folder(source, out, cut=cut, max_tokens=max_tokens, cleaning=rules, labels=names, origin=origin)
+    print(folder)
 
 
-def evaluate(
-    model: ModelFolder,
-    data: Annotated[Path, typer.Option(metavar="DIR|CSV", help="Prepared data, or a CSV with text and sentiment.")],
-    out: Annotated[Path | None, typer.Option(metavar="REPORT.json", help="Write the figures there too.")] = None,
-    split: Annotated[Split, typer.Option(help="Of prepared data.")] = "test",
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMES",
-            help="Of a CSV: the model's labels, each with other spellings, such as `negative=bad,positive=good`.",
-            show_default="the model's, and the usual spellings of negative and positive",
-        ),
-    ] = None,
-    engine: EngineChoice = "auto",
-    precision: PrecisionChoice = "auto",
-    as_json: Json = False,
-) -> None:
-    """Measure an exported model on labelled reviews, with the engine that serves it.
-
-    Accuracy with its 95 % interval, precision, recall and F1 of every label, confusion matrix, loss and speed.
-
-    ```
-    review-trainer evaluate models/imdb --data data/imdb
-    review-trainer evaluate models/imdb/2 --data test.csv --out report.json --precision float32
-    ```
-    """
-    from trainer.folders import replace_file, writing
-    from trainer.labels import labels_of, parse_labels
-    from trainer.progress import Reporter
-    from trainer.show import evaluation_tables
-    from worker.artifact import open_artifact
-    from worker.errors import UsageError
-    from worker.quiet import import_tensorflow
-
-    if not data.exists():
-        raise UsageError(f"{data}: no such folder or file")
-    names = open_artifact(model).manifest.labels
-    reporter = Reporter()
-    from trainer import evaluate as evaluation
-    from trainer.scoring import open_model
-
-    if data.is_dir():
-        import_tensorflow()
-        labelled = evaluation.read_folder(data, split, names)
-    else:
-        known = labels_of(names) if labels is None else parse_labels(labels)
-        labelled = evaluation.read_csv(data, known, names, reporter)
-    with open_model(model, engine, precision) as opened:
-        found = evaluation.evaluate(opened, labelled, reporter)
-    if out is not None:
-        with writing(out):
-            replace_file(out, found.model_dump_json(indent=2) + "\n")
-    if as_json:
-        print(found.model_dump_json(indent=2))
-        return
-    for part in evaluation_tables(found):
-        console.print(part)
+def _origin(license_: str | None, languages: list[str] | None) -> Origin:
+    return Origin(license_, tuple(languages or ()))
 
 
 def predict(

@@ -1,15 +1,16 @@
 """The command `train`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from trainer.cli_data import Force
-from trainer.settings import CutName, Optimizer, Precision
+from trainer.settings import CutName, Optimizer, Precision, Task
 from worker.text import NOTEBOOK
 
-LEARNING, READING, COMPUTING = "Learning", "Reading", "Computing"
+LEARNING, READING, COMPUTING, KEEPING = "Learning", "Reading", "Computing", "Keeping"
 
 
 def train(
@@ -21,8 +22,38 @@ def train(
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="RUN", help="Folder to make.")],
+    task: Annotated[
+        Task,
+        typer.Option(
+            help="`regression`: one output learns a rating; for labels that are numbers.", rich_help_panel=LEARNING
+        ),
+    ] = "classification",
     epochs: Annotated[int, typer.Option(help="Times each review is seen.", rich_help_panel=LEARNING)] = 3,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            help="Stop after so many epochs that are not better than the best.",
+            show_default="none: all epochs",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Reviews of a step.", rich_help_panel=LEARNING)] = 16,
+    accumulate: Annotated[
+        int,
+        typer.Option(
+            help="Batches whose gradients make one update: a larger batch in the memory of a small one.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = 1,
+    class_weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="balanced|LABEL=W,...",
+            help="What an error on a review of each label counts; `balanced` gives rare labels the same say.",
+            show_default="all alike",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
     learning_rate: Annotated[
         float | None,
         typer.Option(
@@ -45,6 +76,20 @@ def train(
     clip_norm: Annotated[
         float, typer.Option(help="Longest gradient, all weights together; 0 for any.", rich_help_panel=LEARNING)
     ] = 1.0,
+    layer_decay: Annotated[
+        float,
+        typer.Option(
+            help="Factor of the rate from each layer to the one below it, such as 0.8 with a rate of 3e-4; 1 for none.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = 1.0,
+    average: Annotated[
+        float,
+        typer.Option(
+            help="Keep a moving average of the weights, such as 0.998 of the old at each update; 0 for none.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of all that is random.", rich_help_panel=LEARNING)] = 0,
     max_tokens: Annotated[
         int | None,
@@ -74,48 +119,109 @@ def train(
     xla: Annotated[
         bool, typer.Option("--xla", help="Compile with XLA; on CPUs that was slower.", rich_help_panel=COMPUTING)
     ] = False,
+    devices: Annotated[
+        int, typer.Option(help="GPUs that share each batch of --batch-size.", rich_help_panel=COMPUTING)
+    ] = 1,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="Only operations that give the same bits each time: for GPUs; a CPU's always do.",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on from the checkpoint in RUN, to the result of a run that was never interrupted; begin where "
+            "there is none yet.",
+            rich_help_panel=KEEPING,
+        ),
+    ] = False,
+    checkpoint_minutes: Annotated[
+        float,
+        typer.Option(min=0, help="Between two checkpoints; each epoch ends with one.", rich_help_panel=KEEPING),
+    ] = 5.0,
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard",
+            help="Write scalars of each step and epoch to RUN/tensorboard; needs the package `tensorboard`.",
+            rich_help_panel=KEEPING,
+        ),
+    ] = False,
     force: Force = False,
 ) -> None:
     """Fine-tune a BERT and keep the weights of its best epoch.
 
-    Says first what it computes on, how much is padding, and how long it will take. The run folder loads in
-    `transformers` as it is; `export` makes the artefact that the worker serves.
+    Says first what it computes on, how much is padding, how long it will take and how much memory. The run folder loads
+    in `transformers` as it is; `export` makes the artefact that the worker serves.
+
+    Interrupted by Ctrl-C, SIGTERM or a loss of power, the same command with `--resume` goes on: with the same number of
+    CPU cores in float32, to the same bytes.
 
     ```
     review-trainer train data/imdb --base bert-base-cased --out runs/first
+    review-trainer train data/imdb --base bert-base-cased --out runs/first --resume
     review-trainer train data/imdb --base checkpoints/minilm --out runs/quick --epochs 1 --max-tokens 128
     review-trainer train data/fifth --base bert-base-cased --out runs/notebook --optimizer adam --batch-size 8
     ```
     """
+    from trainer.board import require_tensorboard
     from trainer.progress import Reporter, duration
-    from trainer.settings import parse_cleaning, settings_from
+    from trainer.settings import parse_class_weights, parse_cleaning, settings_from
+    from worker.errors import UsageError
     from worker.quiet import import_tensorflow
 
     settings = settings_from(
         base=base,
+        task=task,
         epochs=epochs,
+        patience=patience,
         batch_size=batch_size,
+        accumulate=accumulate,
+        class_weights=parse_class_weights(class_weights),
         learning_rate=learning_rate,
         optimizer=optimizer,
         warmup=warmup,
         weight_decay=weight_decay,
         clip_norm=clip_norm,
+        layer_decay=layer_decay,
+        average=average,
         seed=seed,
         max_tokens=max_tokens,
         cut=cut,
         cleaning=parse_cleaning(cleaning),
         precision=precision,
         xla=xla,
+        devices=devices,
+        deterministic=deterministic,
     )
+    if resume and force:
+        raise UsageError("--resume goes on with a run, --force replaces it; give one of them")
+    if tensorboard:
+        require_tensorboard()
     reporter = Reporter()
     import_tensorflow()
+    from trainer.interrupt import InterruptedRun
+    from trainer.train import Conduct
     from trainer.train import train as fit
 
-    history = fit(settings, data, out, force=force, reporter=reporter)
+    conduct = Conduct(resume=resume, every=60 * checkpoint_minutes, tensorboard=tensorboard)
+    try:
+        history = fit(settings, data, out, force=force, reporter=reporter, conduct=conduct)
+    except InterruptedRun as interrupted:
+        sys.exit(interrupted.exit_code)
     best = history.best
     off = history.seconds / history.estimated_seconds - 1
     reporter.fact("took", f"{duration(history.seconds)}, {abs(off):.0%} {'more' if off > 0 else 'less'} than estimated")
     if best is not None:
         reporter.fact("best", f"epoch {best.epoch}, validation accuracy {best.validation_accuracy:.4f}")
+        if best.rating is not None:
+            error = best.rating
+            reporter.fact("ratings", f"off by {error.mae:.3f} in the mean, RMSE {error.rmse:.3f}, R2 {error.r2:.3f}")
+    if history.stopped_early:
+        reporter.fact("stopped", f"after epoch {len(history.epochs)} of {epochs}: none was better than the best since")
     reporter.fact("next", f"review-trainer export {out} --out models/NAME")
     print(out)

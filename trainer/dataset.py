@@ -140,11 +140,25 @@ def padding_share(plans: Sequence[Plan], lengths: Lengths, buckets: Buckets) -> 
     return 1 - real / computed
 
 
-def batches(examples: Examples, plan: Plan, buckets: Buckets) -> Any:
-    """The plan as a `tf.data.Dataset` of (inputs, labels).
+@dataclass(frozen=True)
+class Targets:
+    """What is learned of a label, where it is not its number.
 
-    Inputs are those of `worker.network.BertInputs`, int32, (rows, width); labels int32, (rows,). Rows are gathered in
-    TensorFlow's own threads while the device works on the batch before.
+    Attributes:
+        values: for each label the number that one output learns, float32, (labels, 1); None for classes.
+        weights: for each label what an error on it counts, float32, (labels,); None where all count alike.
+    """
+
+    values: NDArray[np.float32] | None = None
+    weights: NDArray[np.float32] | None = None
+
+
+def batches(examples: Examples, plan: Plan, buckets: Buckets, targets: Targets = Targets()) -> Any:
+    """The plan as a `tf.data.Dataset` of (inputs, labels) or (inputs, labels, weights).
+
+    Inputs are those of `worker.network.BertInputs`, int32, (rows, width); labels int32, (rows,), or float32, (rows, 1),
+    where they are numbers; weights float32, (rows,). Rows are gathered in TensorFlow's own threads while the device
+    works on the batch before.
     """
     ragged = tf.RaggedTensor.from_row_lengths(examples.ids, examples.lengths)
     labels = tf.constant(examples.labels)
@@ -157,6 +171,8 @@ def batches(examples: Examples, plan: Plan, buckets: Buckets) -> Any:
         ids = chosen.to_tensor(shape=tf.stack([-1, width]))
         mask = tf.sequence_mask(chosen.row_lengths(), width, dtype=tf.int32)
         inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": tf.zeros_like(ids)}
-        return inputs, tf.gather(labels, part)
+        own = tf.gather(labels, part)
+        wanted = own if targets.values is None else tf.gather(targets.values, own)
+        return (inputs, wanted) if targets.weights is None else (inputs, wanted, tf.gather(targets.weights, own))
 
     return tf.data.Dataset.from_tensor_slices((rows, widths)).map(gather).prefetch(2)

@@ -43,6 +43,16 @@ def find_device() -> Device:
     return Device("gpu", f"GPU, {details.get('device_name', gpus[0].name)}{more}", capability >= AMPERE)
 
 
+def make_deterministic() -> None:
+    """Have TensorFlow use only operations that give the same bits every time, at whatever cost in speed.
+
+    For GPUs, whose fastest kernels add up in the order in which their threads come. On a CPU with a given number of
+    cores the usual ones are deterministic as they are.
+    """
+    if tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_op_determinism()
+
+
 def choose_precision(asked: Precision, device: Device) -> tuple[Precision, str]:
     """The precision to train in, and why."""
     if asked != "auto":

@@ -1,15 +1,20 @@
 """How long a run will take, measured on this machine before it starts."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from statistics import median
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.dataset import Buckets, Examples, Plan, batches
+from trainer.dataset import Buckets, Examples, Plan
+from trainer.job import Job
+
+Feed = Callable[[Plan], Iterator[Any]]
+"""A plan's training batches, as the network's step functions take them."""
 
 REPEATS = 3
 ENOUGH_SECONDS = 1.0
@@ -49,13 +54,34 @@ class Speed:
         return self.forward_share * sum(self.training(plan, examples, buckets))
 
 
-def measure(network: Any, examples: Examples, plan: Plan, buckets: Buckets) -> Speed:
+class Pace:
+    """When which step should be done, from the measured speed.
+
+    Attributes:
+        steps: for each epoch the seconds after which each of its steps is done.
+        validation: seconds of one validation pass.
+        total: seconds of the run.
+    """
+
+    def __init__(self, job: Job, speed: Speed) -> None:
+        self.steps = [list(accumulate(speed.training(plan, job.training, job.buckets))) for plan in job.plans]
+        self.validation = speed.validation(job.validation_plan, job.validation, job.buckets)
+        self.total = sum(steps[-1] + self.validation for steps in self.steps)
+
+    def done(self, epoch: int, step: int) -> float:
+        """Seconds of work that lie behind the first `step` steps of `epoch`, which counts from 0."""
+        before = sum(steps[-1] + self.validation for steps in self.steps[:epoch])
+        return before + (self.steps[epoch][step - 1] if step else 0.0)
+
+
+def measure(network: Any, feed: Feed, examples: Examples, plan: Plan, buckets: Buckets) -> Speed:
     """Time real training steps on planned batches: the narrowest, the median, the widest; then put everything back.
 
     The widest comes first: it shows at once whether the memory suffices.
 
     Args:
         network: compiled, its optimizer built; unchanged afterwards, random state included.
+        feed: gives the batches of a plan.
         examples: to train on.
         plan: an epoch's.
         buckets: of the run.
@@ -68,8 +94,8 @@ def measure(network: Any, examples: Examples, plan: Plan, buckets: Buckets) -> S
     by_width = {buckets.width(examples.lengths[rows]): rows for rows in plan if len(rows) == full}
     widths = sorted(by_width)
     chosen = sorted({widths[0], widths[len(widths) // 2], widths[-1]}, reverse=True)
-    seconds = {width: _seconds(network.train_function, examples, by_width[width], buckets) for width in chosen}
-    forward = _seconds(network.test_function, examples, by_width[chosen[0]], buckets) / seconds[chosen[0]]
+    seconds = {width: _seconds(network.train_function, feed, by_width[width]) for width in chosen}
+    forward = _seconds(network.test_function, feed, by_width[chosen[0]]) / seconds[chosen[0]]
     for variable, value in zip(variables, before, strict=True):
         variable.assign(value)
     network.reset_metrics()
@@ -77,9 +103,9 @@ def measure(network: Any, examples: Examples, plan: Plan, buckets: Buckets) -> S
     return Speed(ascending, [seconds[width] for width in ascending], full, forward)
 
 
-def _seconds(function: Any, examples: Examples, rows: NDArray[np.int64], buckets: Buckets) -> float:
+def _seconds(function: Any, feed: Feed, rows: NDArray[np.int64]) -> float:
     """The median time of a step. The first run of a width is not counted: it compiles, or finds its memory."""
-    iterator = iter(batches(examples, [rows] * (1 + REPEATS), buckets))
+    iterator = feed([rows] * (1 + REPEATS))
     taken: list[float] = []
     for _ in range(1 + REPEATS):
         start = time.perf_counter()

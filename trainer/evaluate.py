@@ -9,17 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import classification_report, confusion_matrix
 
+from trainer.calibrate import calibration, wilson
+from trainer.cuts import Views
 from trainer.data import LabelledReview, Refusal, read_labelled
-from trainer.evaluation import AVERAGES, Evaluation, Interval, LabelFigures
+from trainer.evaluation import AVERAGES, Evaluation, LabelFigures, Score
 from trainer.info import Split, read_info
 from trainer.labels import Labels, labels_of
 from trainer.prepared import read_split
 from trainer.progress import Reporter
 from trainer.scoring import Model
+from worker.engine import Logits
 from worker.errors import UsageError
-
-Z95 = 1.959964
-"""The normal distribution's 97.5 % quantile."""
+from worker.verdict import Probabilities, probabilities
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,6 @@ class Labelled:
     digest: str
     reviews: Sequence[LabelledReview]
     refused: int
-
-
-def wilson(right: int, count: int) -> Interval:
-    """The 95 % score interval of a share (Wilson 1927); unlike the normal one it holds near 0 and 1."""
-    share = right / count
-    scale = 1 + Z95**2 / count
-    centre = (share + Z95**2 / (2 * count)) / scale
-    half = Z95 / scale * (share * (1 - share) / count + Z95**2 / (4 * count**2)) ** 0.5
-    return Interval(low=max(0.0, centre - half), high=min(1.0, centre + half))
 
 
 def read_folder(folder: Path, split: Split, names: Sequence[str]) -> Labelled:
@@ -80,50 +72,118 @@ def read_csv(path: Path, labels: Labels, names: Sequence[str], reporter: Reporte
     return Labelled(file.name, None, file.sha256, file.reviews, file.refused)
 
 
-def evaluate(model: Model, data: Labelled, reporter: Reporter) -> Evaluation:
-    """Score every review and count."""
-    names = model.artifact.manifest.labels
+@dataclass(frozen=True)
+class Scores:
+    """What a model said of labelled reviews.
+
+    Attributes:
+        rows: number of each review in its CSV, (reviews,).
+        truth: label of each, (reviews,).
+        logits: (reviews, labels).
+        tokens: that the artefact's cut reads of each, (reviews,).
+        truncated: reviews that are longer, bool, (reviews,).
+        computed: tokens of all readings of all reviews.
+        temperature: the artefact's.
+        seconds: tokenizing and scoring.
+    """
+
+    rows: NDArray[np.int64]
+    truth: NDArray[np.int64]
+    logits: Logits
+    tokens: NDArray[np.int64]
+    truncated: NDArray[np.bool_]
+    computed: int
+    temperature: float
+    seconds: float
+
+    @property
+    def shares(self) -> Probabilities:
+        """Probabilities, float64, (reviews, labels)."""
+        return probabilities(self.logits, self.temperature)
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """Label given to each review, (reviews,)."""
+        found: NDArray[np.int64] = self.logits.argmax(axis=-1)
+        return found
+
+
+def score(model: Model, data: Labelled, reporter: Reporter, views: Views | None = None) -> Scores:
+    """Score every review, by the artefact's cut, or by other readings."""
     texts = [review.text for review in data.reviews]
-    truth = np.array([review.label for review in data.reviews])
     start = time.perf_counter()
     with reporter.bar("scoring", len(texts)) as advance:
 
         def show(done: int) -> None:
             advance(done, f"{done / (time.perf_counter() - start):.1f} reviews/s")
 
-        answers = list(model.score(texts, show))
+        answers = list(model.score(texts, show, views=views))
     seconds = time.perf_counter() - start
-    shares = np.concatenate([answer.probabilities for answer in answers])
     rows = [row for answer in answers for row in answer.rows]
-    predicted = shares.argmax(axis=-1)
-    right = int((predicted == truth).sum())
-    true_shares = shares[np.arange(len(truth)), truth]
-    figures = _figures(truth, predicted, names)
+    return Scores(
+        rows=np.array([review.row for review in data.reviews]),
+        truth=np.array([review.label for review in data.reviews]),
+        logits=np.concatenate([answer.logits for answer in answers]),
+        tokens=np.array([len(row.ids) for row in rows]),
+        truncated=np.array([row.truncated for row in rows]),
+        computed=sum(sum(answer.tokens) for answer in answers),
+        temperature=model.artifact.manifest.temperature,
+        seconds=seconds,
+    )
+
+
+def evaluate(model: Model, data: Labelled, reporter: Reporter, views: Views | None = None) -> Evaluation:
+    """Score every review and count."""
+    return count(model, data, score(model, data, reporter, views), views)
+
+
+def count(
+    model: Model, data: Labelled, scores: Scores, views: Views | None = None, baseline: Score | None = None
+) -> Evaluation:
+    """The figures of what was scored."""
+    names = model.artifact.manifest.labels
+    truth, predicted, reviews = scores.truth, scores.predicted, len(scores.truth)
+    figures = label_figures(truth, predicted, names)
+    calibrated = calibration(scores.shares, truth)
+    accuracy = score_of(truth, predicted)
     engine = model.engine
     return Evaluation(
         model=model.artifact.name,
         data=data.name,
         split=data.split,
         data_digest=data.digest,
-        reviews=len(texts),
+        reviews=reviews,
         refused=data.refused,
-        accuracy=right / len(texts),
-        accuracy_interval=wilson(right, len(texts)),
-        loss=float(-np.log(np.maximum(true_shares, np.finfo(np.float64).tiny)).mean()),
+        accuracy=accuracy.accuracy,
+        accuracy_interval=accuracy.accuracy_interval,
+        loss=calibrated.nll,
+        temperature=scores.temperature,
+        calibration=calibrated,
+        uncalibrated=calibration(probabilities(scores.logits, 1.0), truth),
+        cuts=None if views is None else views.names,
+        baseline=baseline,
         labels={name: figures[name] for name in names},
         averages={name: figures[name] for name in AVERAGES},
         confusion=_confusion(truth, predicted, names),
-        truncated=sum(row.truncated for row in rows),
-        tokens=sum(len(row.ids) for row in rows),
-        seconds=seconds,
-        reviews_per_second=len(texts) / seconds,
+        truncated=int(scores.truncated.sum()),
+        tokens=scores.computed,
+        seconds=scores.seconds,
+        reviews_per_second=reviews / scores.seconds,
         engine=engine.name,
         device=engine.device,
         precision=engine.precision,
     )
 
 
-def _figures(truth: NDArray[np.int64], predicted: NDArray[np.int64], names: Sequence[str]) -> dict[str, LabelFigures]:
+def score_of(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> Score:
+    """Accuracy and its interval."""
+    right, reviews = int((predicted == truth).sum()), len(truth)
+    return Score(reviews=reviews, accuracy=right / reviews, accuracy_interval=wilson(right, reviews))
+
+
+def label_figures(
+    truth: NDArray[np.int64], predicted: NDArray[np.int64], names: Sequence[str]
+) -> dict[str, LabelFigures]:
     """scikit-learn's classification report: a row a label, then `macro avg` and `weighted avg`."""
     # Labels by number: a label may be called "accuracy" or "macro avg" itself.
     report = classification_report(truth, predicted, labels=range(len(names)), output_dict=True, zero_division=0)

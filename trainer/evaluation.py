@@ -32,12 +32,41 @@ class Interval(Record):
     high: float
 
 
+class Calibration(Record):
+    """How far the stated probabilities of some reviews can be trusted; the smaller, the better.
+
+    Example: `{"nll": 0.19, "brier": 0.108, "ece": 0.012}`
+    """
+
+    nll: float
+    """Negative log-likelihood: mean of the negative logarithm of the true label's probability."""
+    brier: float
+    """Mean over the reviews of the squared differences to 1 for the true label and to 0 for the others, summed over the
+    labels (Brier 1950): 0 to 2, with two labels twice the figure that looks at one of them."""
+    ece: float
+    """Expected calibration error: reviews by the probability of the label given, in 15 bins of equal width; the
+    difference between mean probability and accuracy in each, weighted by its reviews (Guo et al. 2017): 0 to 1."""
+
+
+class Score(Record):
+    """Accuracy on one split.
+
+    Example: `{"reviews": 5000, "accuracy": 0.846, "accuracy_interval": {"low": 0.8357, "high": 0.8558}}`
+    """
+
+    reviews: int
+    accuracy: float
+    accuracy_interval: Interval
+    """Wilson's, at 95 %."""
+
+
 class Evaluation(Record):
     """What an evaluation found.
 
     Example: `{"model": {"name": "imdb", "version": 3, "digest": "sha256:5e88...d8"}, "data": "imdb", "split": "test",
     "data_digest": "sha256:...", "reviews": 5000, "refused": 0, "accuracy": 0.934, "accuracy_interval": {...},
-    "loss": 0.19, "labels": {"negative": {...}, "positive": {...}},
+    "loss": 0.19, "temperature": 1.31, "calibration": {...}, "uncalibrated": {...}, "cuts": null, "baseline": null,
+    "labels": {"negative": {...}, "positive": {...}},
     "averages": {"macro avg": {...}, "weighted avg": {...}},
     "confusion": [[2362, 165], [165, 2308]],
     "truncated": 651, "tokens": 1322540, "seconds": 131.9, "reviews_per_second": 37.9, "engine": "tensorflow",
@@ -58,6 +87,15 @@ class Evaluation(Record):
     """Wilson's, at 95 %."""
     loss: float
     """Mean of the negative logarithm of the true label's probability."""
+    temperature: float
+    """The artefact's: its logits were divided by it."""
+    calibration: Calibration
+    uncalibrated: Calibration
+    """The same with a temperature of 1."""
+    cuts: tuple[str, ...] | None
+    """The readings of each review whose logits were averaged; None for the artefact's own cut alone."""
+    baseline: Score | None
+    """What `baseline` reached on the same reviews, where it was run."""
     labels: dict[str, LabelFigures]
     averages: dict[str, LabelFigures]
     """`macro avg` counts every label alike, `weighted avg` by its reviews."""

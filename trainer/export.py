@@ -7,30 +7,47 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
 from schemas import Cut, Manifest
-from trainer.card import model_card
+from trainer.anatomy import parameter_groups
+from trainer.calibrate import calibration_metrics, fit_temperature
+from trainer.card import NOWHERE, Origin, model_card, read_origin
 from trainer.checkpoint import Checkpoint, open_checkpoint, with_labels, write_shape, write_weights
 from trainer.errors import DataError
+from trainer.evaluate import count, score
 from trainer.folders import readable, writing
+from trainer.held import Held, held_of_run
 from trainer.info import read_info
 from trainer.progress import Reporter
+from trainer.report import (
+    IN_SAMPLE,
+    Findings,
+    RunRecord,
+    Subject,
+    missing_library,
+    read_run,
+    training_commands,
+    write_artifact_report,
+)
 from trainer.run import read_history
+from trainer.scoring import open_model
 from trainer.serving import verify_saved_model, write_saved_model
 from trainer.settings import CutName, cut_of, read_settings
-from worker.artifact import MANIFEST, WEIGHTS, digest_file, files_below, open_artifact, versions
+from worker.artifact import MANIFEST, WEIGHTS, Artifact, digest_file, files_below, open_artifact, versions
 from worker.bert_config import BertConfig
 from worker.errors import ArtifactError, UsageError
 from worker.network import Bert
 from worker.weights import load_weights
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+REPORT = "report"
+CARD = "README.md"
 LIBRARIES = ("tensorflow", "keras", "tokenizers", "numpy", "review-scorer")
 PROBES = ("A slow start, and then it has you.", "[SEP] boring [MASK]", "not bad " * 400, "!")
 """Texts on which the files are held to the network: short, hostile, longer than any cut, one token."""
@@ -44,6 +61,10 @@ class Model:
         base: the checkpoint that training started from, or that was imported.
         tokenizer: the text of `tokenizer.json`.
         story: one line for the model card: how this model came about.
+        commands: that lead to it, for its report.
+        temperature: logits are divided by it.
+        origin: what the user says of it.
+        run: how it was trained, where that is known.
     """
 
     base: str
@@ -53,13 +74,52 @@ class Model:
     metrics: dict[str, float]
     data_digest: str | None
     story: str
+    commands: tuple[str, ...] = ()
+    temperature: float = 1.0
+    origin: Origin = NOWHERE
+    run: RunRecord | None = None
 
 
-def export_run(run: Path, out: Path, reporter: Reporter) -> Path:
+@dataclass(frozen=True)
+class Extras:
+    """What comes with an artefact that is no part of the network.
+
+    Attributes:
+        held: reviews that its temperature is fitted on; None to keep the temperature.
+        report: write `report/`.
+        texts: texts of reviews may stand there.
+    """
+
+    held: Held | None = None
+    report: bool = True
+    texts: bool = False
+
+
+def export_run(
+    run: Path,
+    out: Path,
+    reporter: Reporter,
+    *,
+    data: Path | None = None,
+    calibrate: bool = True,
+    report: bool = True,
+    texts: bool = False,
+    origin: Origin = NOWHERE,
+) -> Path:
     """Write the best epoch of a run as the next version below `out`.
 
+    Args:
+        run: made by `train`.
+        out: `MODELS/NAME`.
+        reporter: is told what happens.
+        data: the folder of data that the run was trained on; where it lay then, if absent.
+        calibrate: fit a temperature on its validation split.
+        report: write `report/` where the libraries for pictures are installed.
+        texts: show texts of reviews there.
+        origin: license and language for the model card.
+
     Raises:
-        UsageError: `out` cannot hold versions.
+        UsageError: `out` cannot hold versions, or `data` is not the run's.
         DataError: the run is missing or has no finished epoch.
         ArtifactError: the run's weights cannot be used, or what was written does not compute what the network does.
     """
@@ -68,10 +128,16 @@ def export_run(run: Path, out: Path, reporter: Reporter) -> Path:
     best = history.best
     if best is None or not (run / WEIGHTS).is_file():
         raise DataError(f"{run}: has no weights; this run stopped before the end of its first epoch")
-    if len(history.epochs) < settings.epochs:
+    if not history.finished(settings):
         reporter.say(f"this run stopped after epoch {len(history.epochs)} of {settings.epochs}; its best is exported")
     checkpoint = open_checkpoint(str(run))
-    network = _network(checkpoint, checkpoint.config)
+    held = held_of_run(run, data, info) if calibrate else None
+    if calibrate and held is None:
+        reporter.say(
+            "no temperature is fitted: the run's data is not at hand; --data DIR names it, "
+            "or `review-trainer calibrate` does it later"
+        )
+    record = RunRecord(settings=settings, info=info, history=history)
     model = Model(
         base=settings.base,
         tokenizer=checkpoint.tokenizer,
@@ -84,8 +150,59 @@ def export_run(run: Path, out: Path, reporter: Reporter) -> Path:
             f"{best.epoch} of {settings.epochs} epochs, {settings.optimizer} at {settings.learning_rate:g}, "
             f"batches of {settings.batch_size}, {settings.precision}, seed {settings.seed}."
         ),
+        commands=tuple(training_commands(record, out.resolve().name)),
+        origin=origin,
+        run=record,
     )
-    return write_artifact(out, network, model)
+    return write_artifact(out, _network(checkpoint, checkpoint.config), model, Extras(held, report, texts), reporter)
+
+
+def recalibrate(
+    source: Path,
+    out: Path | None,
+    held: Callable[[Artifact], Held],
+    reporter: Reporter,
+    *,
+    report: bool = True,
+    texts: bool = False,
+    origin: Origin = NOWHERE,
+) -> Path:
+    """Write an artefact again as the next version, with a temperature fitted on other reviews.
+
+    Args:
+        source: an artefact, or its parent: then the newest version.
+        out: `MODELS/NAME`; the artefact's parent where absent.
+        held: finds the reviews for it.
+        reporter: is told what happens.
+        report: as in `export_run`.
+        texts: as in `export_run`.
+        origin: as in `export_run`; what the artefact's own card says, where nothing is given.
+
+    Raises:
+        UsageError: `out` cannot hold versions.
+        ArtifactError: the artefact cannot be used.
+    """
+    artifact = open_artifact(source)
+    manifest, place = artifact.manifest, out or artifact.folder.resolve().parent
+    check_place(place)
+    checkpoint = open_checkpoint(str(artifact.folder))
+    found = held(artifact)
+    model = Model(
+        base=manifest.base,
+        tokenizer=checkpoint.tokenizer,
+        cut=manifest.cut,
+        cleaning=manifest.cleaning,
+        metrics={},
+        data_digest=manifest.data_digest,
+        story=f"The network of version {manifest.version} of `{manifest.name}`, made from `{manifest.base}`, with a "
+        f"temperature fitted on {len(found.data.reviews):,} reviews of `{found.data.name}`.",
+        commands=(f"review-trainer calibrate MODELS/{manifest.name}/{manifest.version} --data {found.data.name}",),
+        temperature=manifest.temperature,
+        origin=read_origin(artifact.folder / CARD) if origin == NOWHERE else origin,
+        run=read_run(artifact.folder / REPORT),
+    )
+    network = _network(checkpoint, checkpoint.config)
+    return write_artifact(place, network, model, Extras(found, report, texts), reporter)
 
 
 def import_folder(
@@ -96,6 +213,7 @@ def import_folder(
     max_tokens: int | None,
     cleaning: Sequence[str],
     labels: Sequence[str] | None,
+    origin: Origin = NOWHERE,
 ) -> Path:
     """Write an already fine-tuned `BertForSequenceClassification` as the next version below `out`.
 
@@ -106,6 +224,7 @@ def import_folder(
         max_tokens: tokens read of a review; the network's limit, at most 512, where absent.
         cleaning: names of the rules of `worker.text`.
         labels: names of the outputs; those of its `config.json` where absent.
+        origin: license and language for the model card.
 
     Raises:
         UsageError: `out` cannot hold versions, or labels or cut do not fit the network.
@@ -125,8 +244,9 @@ def import_folder(
         metrics={},
         data_digest=None,
         story=f"Imported from `{checkpoint.name}`, already fine-tuned.",
+        origin=origin,
     )
-    return write_artifact(out, network, model)
+    return write_artifact(out, network, model, Extras(report=False))
 
 
 def check_place(out: Path) -> None:
@@ -150,31 +270,87 @@ def _network(checkpoint: Checkpoint, config: BertConfig) -> Bert:
     return network
 
 
-def write_artifact(out: Path, network: Bert, model: Model) -> Path:
-    """Write, verify, and rename to the next free version.
+def write_artifact(out: Path, network: Bert, model: Model, extras: Extras, reporter: Reporter | None = None) -> Path:
+    """Write, calibrate, verify, and rename to the next free version.
 
     Raises:
         ArtifactError: what was written does not compute what the network does.
         ReviewScorerError: it cannot be written.
     """
+    reporter = reporter or Reporter()
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         # Readers pass over names that are not numbers.
         temporary = Path(tempfile.mkdtemp(prefix=".", dir=out))
         try:
             readable(temporary)
-            _write_files(temporary, out.resolve().name, network, model)
+            model = _write_files(temporary, out.resolve().name, network, model, extras, reporter)
             return _publish(temporary, out, network, model)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_files(folder: Path, name: str, network: Bert, model: Model) -> None:
-    write_saved_model(folder, network, temperature=1.0)
+def _write_files(folder: Path, name: str, network: Bert, model: Model, extras: Extras, reporter: Reporter) -> Model:
+    """All but the manifest.
+
+    Returns:
+        The model with its temperature and what was measured.
+    """
+    labels = network.config.labels
+    write_saved_model(folder, network, model.temperature)
     write_shape(folder, network.config, model.tokenizer, model.cut.head + model.cut.tail)
     write_weights(folder, network)
-    card = model_card(name, network.config.labels, model.story, model.metrics, model.cut, model.cleaning)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    findings = None
+    if extras.held is not None:
+        model, findings = _calibrated(folder, name, network, model, extras.held, reporter)
+    if extras.report:
+        missing = missing_library()
+        if missing is None:
+            if findings is not None and extras.texts and extras.held is not None:
+                findings = replace(findings, texts=[review.text for review in extras.held.data.reviews])
+            subject = Subject(name, model.story, labels, model.cut, model.cleaning, parameter_groups(folder))
+            write_artifact_report(folder / REPORT, subject, findings, model.run, model.commands)
+        else:
+            reporter.say(f"no report is written: {missing}")
+    data = model.run.info.sources["train"].name if model.run is not None else None
+    if extras.held is not None:
+        data = extras.held.source
+    card = model_card(
+        name, labels, model.story, model.metrics, model.cut, model.cleaning, model.temperature, model.origin, data
+    )
+    (folder / CARD).write_text(card, encoding="utf-8")
+    return model
+
+
+def _calibrated(
+    folder: Path, name: str, network: Bert, model: Model, held: Held, reporter: Reporter
+) -> tuple[Model, Findings]:
+    """Score with the worker's own engine, whose logits are what the temperature will divide, and fit it."""
+    manifest = _manifest(folder, name, 1, network.config.labels, model)
+    (folder / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
+    with open_model(folder, "auto", "auto") as opened:
+        scores = score(opened, held.data, reporter)
+        found = fit_temperature(scores.logits, scores.truth)
+        scores = replace(scores, temperature=model.temperature if found is None else found)
+        figures = count(opened, held.data, scores, baseline=held.baseline)
+    (folder / MANIFEST).unlink()
+    before, after = figures.uncalibrated, figures.calibration
+    if found is None:
+        reporter.say(
+            f"the temperature stays {model.temperature:g}: {len(scores.truth):,} reviews with "
+            f"{int((scores.predicted != scores.truth).sum()):,} mistakes do not tell a better one"
+        )
+    else:
+        write_saved_model(folder, network, found)
+        reporter.fact(
+            "temperature",
+            f"{found:.4f}, from {len(scores.truth):,} reviews of {held.data.name}: expected calibration error "
+            f"{before.ece:.4f} -> {after.ece:.4f}, Brier score {before.brier:.4f} -> {after.brier:.4f}, loss "
+            f"{before.nll:.4f} -> {after.nll:.4f}",
+        )
+    metrics = calibration_metrics(scores.logits, scores.truth, scores.temperature)
+    model = replace(model, temperature=scores.temperature, metrics=metrics)
+    return model, Findings(figures, scores, held.source, note=IN_SAMPLE)
 
 
 def _publish(temporary: Path, out: Path, network: Bert, model: Model) -> Path:
@@ -204,6 +380,7 @@ def _manifest(folder: Path, name: str, number: int, labels: tuple[str, ...], mod
         labels=labels,
         cut=model.cut,
         cleaning=model.cleaning,
+        temperature=model.temperature,
         base=model.base,
         metrics=model.metrics,
         data_digest=model.data_digest,

@@ -69,10 +69,18 @@ def system_words(message: str) -> str:
 
 
 def replace_file(path: Path, content: str) -> None:
-    """Write a text file so that a reader finds the old content or the new, never a part."""
+    """Write a text file so that a reader finds the old content or the new, never a part.
+
+    Raises:
+        OSError: the disk is full or the place cannot be written; the old content is still there, and nothing else.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(content, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(content, encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def readable(folder: Path) -> None:

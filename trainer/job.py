@@ -1,10 +1,12 @@
 """A training job: everything chosen, read, tokenized and planned, before the first step."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from schemas import Cut
 from trainer.card import describe_cut
@@ -13,6 +15,8 @@ from trainer.dataset import (
     Buckets,
     Examples,
     Plan,
+    Targets,
+    batches,
     fine_buckets,
     padding_share,
     reading_plan,
@@ -21,11 +25,16 @@ from trainer.dataset import (
     wide_buckets,
 )
 from trainer.device import Device, choose_precision, find_device
+from trainer.errors import DataError
 from trainer.info import DataInfo, Split, read_info
 from trainer.optimizer import make_optimizer
 from trainer.prepared import read_split
 from trainer.progress import Reporter
-from trainer.settings import NARROW, TrainSettings, default_learning_rate
+from trainer.rating import Ratings, rating_metrics, ratings_of
+from trainer.replicas import refuse_small, refuse_unshared, strategy_for, stream
+from trainer.settings import NARROW, ClassWeights, TrainSettings, default_learning_rate
+from worker.bert_config import BertConfig
+from worker.errors import SettingsError
 from worker.network import Bert
 from worker.weights import load_weights
 
@@ -38,6 +47,8 @@ class Job:
         settings: with nothing left to choose.
         learning_rate: the schedule's highest.
         reason: why this precision.
+        ratings: the numbers that labels stand for; None where they are classes.
+        class_weights: what an error on each label counts; None where all count alike.
         plans: training batches, one plan an epoch.
         validation_plan: the same batches every time.
     """
@@ -54,6 +65,24 @@ class Job:
     validation: Examples
     plans: list[Plan]
     validation_plan: Plan
+    ratings: Ratings | None
+    class_weights: tuple[float, ...] | None
+
+    @property
+    def shape(self) -> BertConfig:
+        """Of what is written: one output a label."""
+        return with_labels(self.checkpoint.config, self.info.labels)
+
+    def training_batches(self, network: Any, plan: Plan) -> Iterator[Any]:
+        """What the network's training step takes."""
+        weights = None if self.class_weights is None else np.array(self.class_weights, dtype=np.float32)
+        values = None if self.ratings is None else self.ratings.standard
+        return stream(network, batches(self.training, plan, self.buckets, Targets(values, weights)))
+
+    def validation_batches(self, network: Any) -> Iterator[Any]:
+        """What its validation step takes; every review counts alike."""
+        values = None if self.ratings is None else self.ratings.standard
+        return stream(network, batches(self.validation, self.validation_plan, self.buckets, Targets(values)))
 
     @property
     def steps(self) -> int:
@@ -70,16 +99,21 @@ def plan_job(settings: TrainSettings, data: Path, reporter: Reporter) -> Job:
     """Read, choose, tokenize and plan.
 
     Raises:
-        SettingsError: `max_tokens` is more than the network reads.
-        DataError: the data is missing or does not agree with its `info.json`.
+        SettingsError: `max_tokens` is more than the network reads, or a setting does not fit the data.
+        DataError: the data is missing, does not agree with its `info.json`, or holds too little to learn from.
         ArtifactError: the base checkpoint cannot be used.
     """
     info = read_info(data)
+    _refuse_one_sided(data, info)
+    counts = info.splits["train"].labels
+    ratings = ratings_of(counts) if settings.task == "regression" else None
+    class_weights = label_weights(settings.class_weights, counts)
     checkpoint = open_checkpoint(settings.base)
     cut = settings.token_cut(checkpoint.config.max_position_embeddings)
     tokenizer = checkpoint.review_tokenizer(cut, settings.cleaning)
     device = find_device()
     precision, reason = choose_precision(settings.precision, device)
+    refuse_unshared(settings, precision)
     learning_rate = settings.learning_rate or default_learning_rate(checkpoint.config.hidden_size)
 
     def examples(name: Split) -> Examples:
@@ -89,6 +123,13 @@ def plan_job(settings: TrainSettings, data: Path, reporter: Reporter) -> Job:
 
     training, validation = examples("train"), examples("validation")
     longest = cut.head + cut.tail
+    plans = [
+        training_plan(training.lengths, settings.batch_size, settings.seed, epoch) for epoch in range(settings.epochs)
+    ]
+    validation_plan = reading_plan(validation.lengths, settings.batch_size)
+    refuse_small([*plans[0], *validation_plan], settings.devices)
+    if sum(len(plan) for plan in plans) < settings.accumulate:
+        raise SettingsError(f"--accumulate {settings.accumulate}: the run has only {sum(map(len, plans))} batches")
     return Job(
         settings=settings.model_copy(
             update={
@@ -107,26 +148,62 @@ def plan_job(settings: TrainSettings, data: Path, reporter: Reporter) -> Job:
         buckets=wide_buckets(longest) if settings.xla else fine_buckets(longest),
         training=training,
         validation=validation,
-        plans=[
-            training_plan(training.lengths, settings.batch_size, settings.seed, epoch)
-            for epoch in range(settings.epochs)
-        ],
-        validation_plan=reading_plan(validation.lengths, settings.batch_size),
+        plans=plans,
+        validation_plan=validation_plan,
+        ratings=ratings,
+        class_weights=class_weights,
     )
+
+
+def _refuse_one_sided(data: Path, info: DataInfo) -> None:
+    """A network that sees one label only learns to say that one."""
+    for name in ("train", "validation"):
+        if name in info.splits and not info.splits[name].reviews:
+            raise DataError(f"{data}: has no review in {name}; `review-trainer prepare` with more rows makes one")
+    absent = [label for label in info.labels if not info.splits["train"].labels.get(label)]
+    if absent:
+        raise DataError(
+            f"{data}: no review to train on is labelled {absent[0]!r}; `review-trainer prepare` with more rows, or "
+            "without that label"
+        )
+
+
+def label_weights(wanted: ClassWeights | None, counts: Mapping[str, int]) -> tuple[float, ...] | None:
+    """What an error on each label counts. `balanced`: in inverse proportion to its reviews, so that over all reviews
+    the mean is 1 and the loss keeps its scale.
+
+    Raises:
+        SettingsError: a label is not known.
+    """
+    if wanted is None:
+        return None
+    if wanted == "balanced":
+        return tuple(sum(counts.values()) / (len(counts) * count) for count in counts.values())
+    unknown = [name for name in wanted if name not in counts]
+    if unknown:
+        raise SettingsError(f"--class-weights: no label {unknown[0]!r} in the data; they are {', '.join(counts)}")
+    return tuple(wanted.get(name, 1.0) for name in counts)
 
 
 def build_network(job: Job) -> tuple[Any, tuple[str, ...]]:
     """The compiled network with the checkpoint's weights, and the names of the parts that start fresh."""
     settings = job.settings
-    network = Bert(with_labels(job.checkpoint.config, job.info.labels), settings.precision)
-    fresh = load_weights(network, job.checkpoint.weights, head_required=False)
-    network.compile(
-        optimizer=make_optimizer(settings, job.learning_rate, job.steps),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        jit_compile=settings.xla,
-    )
-    network.optimizer.build(network.trainable_variables)
+    with strategy_for(settings.devices).scope():
+        config = job.shape if job.ratings is None else with_labels(job.checkpoint.config, ("rating",))
+        network = Bert(config, settings.precision)
+        fresh = load_weights(network, job.checkpoint.weights, head_required=False)
+        if job.ratings is None:
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+        else:
+            loss, metrics = keras.losses.MeanSquaredError(), rating_metrics(job.ratings)
+        network.compile(
+            optimizer=make_optimizer(settings, job.learning_rate, job.steps, config.num_hidden_layers),
+            loss=loss,
+            metrics=metrics,
+            jit_compile=settings.xla,
+        )
+        network.optimizer.build(network.trainable_variables)
     return network, fresh
 
 
@@ -149,9 +226,16 @@ def describe(job: Job, network: Any, fresh: tuple[str, ...], reporter: Reporter)
         f"{len(job.training):,} reviews to train on, {len(job.validation):,} to validate; "
         + (cut if truncated else f"none is longer than {longest} tokens"),
     )
+    if job.ratings is not None:
+        reporter.fact("task", f"regression on {job.ratings.values[0]:g} to {job.ratings.values[-1]:g}, one output")
+    if job.class_weights is not None:
+        shares = ", ".join(f"{name} {w:.3g}" for name, w in zip(job.info.labels, job.class_weights, strict=True))
+        reporter.fact("weights", f"an error counts by its label: {shares}")
+    together = f", {settings.accumulate} of them an update" if settings.accumulate > 1 else ""
+    shared = f", each shared by {settings.devices} devices" if settings.devices > 1 else ""
     reporter.fact(
         "batches",
-        f"{settings.epochs} x {len(job.plans[0]):,} of {settings.batch_size}, "
+        f"{settings.epochs} x {len(job.plans[0]):,} of {settings.batch_size}{together}{shared}, "
         f"of similar length: {job.padding:.1%} padding",
     )
     reporter.fact("optimizer", _optimizer_line(job))
@@ -159,12 +243,16 @@ def describe(job: Job, network: Any, fresh: tuple[str, ...], reporter: Reporter)
 
 def _optimizer_line(job: Job) -> str:
     settings, width = job.settings, job.checkpoint.config.hidden_size
-    clip = f", gradients clipped to {settings.clip_norm:g}" if settings.clip_norm else ""
+    more = f", gradients clipped to {settings.clip_norm:g}" if settings.clip_norm else ""
+    if settings.layer_decay < 1:
+        more += f", x {settings.layer_decay:g} a layer down"
+    if settings.average:
+        more += f", moving average of the weights ({settings.average:g})"
     if job.learning_rate == default_learning_rate(width):
         side = "at most" if width <= NARROW else "more than"
         rate = f"{job.learning_rate:g} (the default for {side} {NARROW} columns)"
     else:
         rate = f"{job.learning_rate:g}"
     if settings.optimizer == "adam":
-        return f"Adam at {rate}{clip}"
-    return f"AdamW at {rate}, {settings.warmup:.0%} warm-up, then down to 0; decay {settings.weight_decay:g}{clip}"
+        return f"Adam at {rate}{more}"
+    return f"AdamW at {rate}, {settings.warmup:.0%} warm-up, then down to 0; decay {settings.weight_decay:g}{more}"

@@ -1,18 +1,32 @@
 """The folder of a run: `settings.json`, `info.json`, `history.json`, and the best epoch in Hugging Face layout."""
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import ConfigDict, Field, ValidationError
 
 from schemas.record import Record
+from trainer.disk import sync
 from trainer.errors import DataError
-from trainer.folders import refuse_existing, replace_file
+from trainer.folders import replace_file
 from trainer.info import INFO, DataInfo
 from trainer.settings import SETTINGS, TrainSettings
 
 HISTORY = "history.json"
+
+
+class RatingError(Record):
+    """How far predicted ratings are from the given ones, in the unit of the ratings.
+
+    Example: `{"mae": 0.61, "rmse": 0.82, "r2": 0.67}`
+    """
+
+    mae: float
+    """Mean absolute error."""
+    rmse: float
+    """Root of the mean squared error."""
+    r2: float
+    """Share of the ratings' variance that is explained; 0 for predicting their mean."""
 
 
 class EpochRecord(Record):
@@ -32,6 +46,9 @@ class EpochRecord(Record):
     """Training and validation."""
     reviews_per_second: float
     """Training alone."""
+    rating: RatingError | None = None
+    """Of the validation reviews; None where labels are classes. The losses are then mean squared errors of ratings less
+    their mean, over their standard deviation; the accuracies the share whose nearest rating is the right one."""
 
 
 class History(Record):
@@ -52,13 +69,20 @@ class History(Record):
     seconds: float = 0.0
     """What it took so far, from the first step on."""
     best_epoch: int | None = None
-    """The epoch whose weights the folder holds: highest validation accuracy, then lowest validation loss."""
+    """The epoch whose weights the folder holds: highest validation accuracy, then lowest validation loss; of ratings
+    the lowest loss."""
+    stopped_early: bool = False
+    """No epoch was better than the best for as many as `patience` allows."""
     epochs: tuple[EpochRecord, ...] = ()
 
     @property
     def best(self) -> EpochRecord | None:
         """The record of the best epoch."""
         return next((record for record in self.epochs if record.epoch == self.best_epoch), None)
+
+    def finished(self, settings: TrainSettings) -> bool:
+        """Whether nothing of the run is left to do."""
+        return self.stopped_early or len(self.epochs) >= settings.epochs
 
     def with_epoch(self, record: EpochRecord) -> "History":
         """This history and one more epoch."""
@@ -74,26 +98,22 @@ class History(Record):
 
 
 def _merit(record: EpochRecord) -> tuple[float, float]:
+    if record.rating is not None:
+        return -record.validation_loss, 0.0
     return record.validation_accuracy, -record.validation_loss
 
 
-def start_run(out: Path, settings: TrainSettings, info: DataInfo, *, force: bool) -> None:
-    """Make the folder and write what is known before training.
-
-    Raises:
-        UsageError: the folder exists and `force` is not given, or it is no run.
-    """
-    refuse_existing(out, marker=SETTINGS, force=force)
-    if out.exists():
-        shutil.rmtree(out)
-    out.mkdir(parents=True)
-    replace_file(out / SETTINGS, settings.model_dump_json(indent=2) + "\n")
-    replace_file(out / INFO, info.model_dump_json(indent=2) + "\n")
+def start_run(folder: Path, settings: TrainSettings, info: DataInfo) -> None:
+    """Write what is known before training into a new folder."""
+    replace_file(folder / SETTINGS, settings.model_dump_json(indent=2) + "\n")
+    replace_file(folder / INFO, info.model_dump_json(indent=2) + "\n")
 
 
 def write_history(out: Path, history: History) -> None:
-    """Replace `history.json`."""
+    """Replace `history.json`. It is on the disk when this returns: that a run is finished is read from it."""
     replace_file(out / HISTORY, history.model_dump_json(indent=2) + "\n")
+    sync(out / HISTORY)
+    sync(out)
 
 
 def read_history(run: Path) -> History:

@@ -7,9 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from trainer.cuts import Views
 from worker.artifact import Artifact, open_artifact
-from worker.engine import Engine, EngineDescription, EngineName, Precision, Scored, open_engine
-from worker.tokens import TokenRow
+from worker.engine import Engine, EngineDescription, EngineName, Logits, Precision, Scored, open_engine
+from worker.tokens import Ids, TokenRow
 from worker.verdict import Probabilities, probabilities
 
 AT_ONCE = 256
@@ -21,11 +24,15 @@ class Answers:
     """What the model says of some texts.
 
     Attributes:
-        rows: what of each it read.
-        probabilities: float64, (texts, labels).
+        rows: what the artefact's own cut reads of each.
+        tokens: that were computed for each.
+        logits: float32, (texts, labels).
+        probabilities: float64, (texts, labels), with the artefact's temperature.
     """
 
     rows: Sequence[TokenRow]
+    tokens: Sequence[int]
+    logits: Logits
     probabilities: Probabilities
 
 
@@ -43,7 +50,11 @@ class Model:
         return self._engine.description
 
     def score(
-        self, texts: Sequence[str], advance: Callable[[int], None] = lambda _: None, at_once: int = AT_ONCE
+        self,
+        texts: Sequence[str],
+        advance: Callable[[int], None] = lambda _: None,
+        at_once: int = AT_ONCE,
+        views: Views | None = None,
     ) -> Iterator[Answers]:
         """Score texts in pieces, in their order; one piece is tokenized while the device works on the one before.
 
@@ -51,12 +62,18 @@ class Model:
             texts: any number.
             advance: told how many texts are done.
             at_once: texts of one piece.
+            views: other readings of a review than the artefact's cut; its logits are the mean over them.
         """
-        waiting: deque[tuple[list[TokenRow], Future[Scored]]] = deque()
+        waiting: deque[tuple[list[TokenRow], list[list[Ids]], Future[Scored]]] = deque()
+        whole = None if views is None else views.tokenizer(self.artifact)
         done = 0
         for start in range(0, len(texts), at_once):
-            rows = self._tokenizer.encode(texts[start : start + at_once])
-            waiting.append((rows, self._engine.submit([row.ids for row in rows])))
+            part = texts[start : start + at_once]
+            rows = self._tokenizer.encode(part)
+            readings = [[row.ids] for row in rows]
+            if views is not None and whole is not None:
+                readings = [views.read(row.ids) for row in whole.encode(part)]
+            waiting.append((rows, readings, self._engine.submit([ids for reading in readings for ids in reading])))
             if len(waiting) > 1:
                 yield self._answers(*waiting.popleft())
                 done += at_once
@@ -65,9 +82,13 @@ class Model:
             yield self._answers(*waiting.popleft())
         advance(len(texts))
 
-    def _answers(self, rows: list[TokenRow], scored: Future[Scored]) -> Answers:
-        logits = scored.result().logits
-        return Answers(rows, probabilities(logits, self.artifact.manifest.temperature))
+    def _answers(self, rows: list[TokenRow], readings: list[list[Ids]], scored: Future[Scored]) -> Answers:
+        counts = np.array([len(reading) for reading in readings])
+        starts = np.concatenate([[0], counts[:-1].cumsum()])
+        mean = np.add.reduceat(scored.result().logits, starts, axis=0) / counts[:, None]
+        logits: Logits = mean.astype(np.float32)
+        tokens = [sum(map(len, reading)) for reading in readings]
+        return Answers(rows, tokens, logits, probabilities(logits, self.artifact.manifest.temperature))
 
 
 @contextmanager

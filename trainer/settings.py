@@ -15,6 +15,8 @@ SETTINGS = "settings.json"
 CutName = Literal["head", "head+tail"]
 Optimizer = Literal["adamw", "adam"]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+Task = Literal["classification", "regression"]
+ClassWeights = Literal["balanced"] | dict[str, Annotated[float, Field(gt=0, le=1e6)]]
 
 NARROW = 384
 """Columns. Up to this width a network keeps learning at a rate at which a wider one forgets its pre-training."""
@@ -35,8 +37,16 @@ class TrainSettings(BaseModel):
 
     base: str
     """A folder in Hugging Face layout, or a name on its hub."""
+    task: Task = "classification"
+    """`regression`: one output and the mean squared error, for labels whose names are numbers (`trainer.rating`)."""
     epochs: Annotated[int, Field(ge=1, le=1000)] = 3
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Epochs without a better one after which the run stops; None to run them all."""
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 16
+    accumulate: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Batches whose gradients are averaged for one update: the memory of `batch_size`, the step of so many of them."""
+    class_weights: ClassWeights | None = None
+    """What an error on a review of each label counts in training; `balanced` gives every label the same say."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     """The highest rate of the schedule; by the network's width where absent."""
     optimizer: Optimizer = "adamw"
@@ -47,12 +57,21 @@ class TrainSettings(BaseModel):
     """Adamw only; never on biases and normalisations."""
     clip_norm: Annotated[float, Field(ge=0)] = 1.0
     """Gradients together are scaled down to this length; 0 turns it off."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """What the rate is multiplied by from each layer to the one below it; 1 is the same rate everywhere."""
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the old in the moving average of the weights that is validated and kept; 0 keeps the weights as they
+    are. 0.998 looks back on some 500 updates."""
     max_tokens: Annotated[int, Field(ge=3)] | None = None
     """Tokens read of a review, control tokens included; the network's limit, at most 512, where absent."""
     cut: CutName = "head+tail"
     cleaning: tuple[str, ...] = NOTEBOOK
     precision: Precision = "auto"
     xla: bool = False
+    devices: Annotated[int, Field(ge=1, le=64)] = 1
+    """GPUs that share each batch."""
+    deterministic: bool = False
+    """Only operations that give the same bits every time; on CPUs all that is used here do."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     def token_cut(self, positions: int) -> Cut:
@@ -75,6 +94,26 @@ def parse_cleaning(spec: str) -> tuple[str, ...]:
     if unknown:
         raise SettingsError(f"--cleaning: unknown cleaning rule {unknown[0]!r}; known: {', '.join(RULES)}")
     return names
+
+
+def parse_class_weights(spec: str | None) -> ClassWeights | None:
+    """Read `balanced`, or `label=weight,label=weight`.
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    if spec is None or spec == "balanced":
+        return spec  # type: ignore[return-value]
+    weights: dict[str, float] = {}
+    for part in spec.split(","):
+        name, _, weight = part.rpartition("=")
+        try:
+            weights[name.strip()] = float(weight)
+        except ValueError:
+            name = ""
+        if not name.strip():
+            raise SettingsError(f"--class-weights {spec!r}: give `balanced`, or label=weight,label=weight")
+    return weights
 
 
 def cut_of(name: CutName, max_tokens: int | None, positions: int) -> Cut:

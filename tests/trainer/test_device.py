@@ -1,8 +1,9 @@
 """Devices and the precision that suits them."""
 
 import pytest
+import tensorflow as tf
 
-from trainer.device import Device, choose_precision, find_device
+from trainer.device import Device, choose_precision, find_device, make_deterministic
 from trainer.settings import Precision
 
 
@@ -27,3 +28,12 @@ def test_the_device_of_this_machine_is_described() -> None:
     device = find_device()
     assert device.kind in ("cpu", "gpu")
     assert device.name.startswith(device.kind.upper())
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_deterministic_operations_are_asked_for_on_gpus(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind] * gpus)
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: asked.append("asked"))
+    make_deterministic()
+    assert len(asked) == gpus

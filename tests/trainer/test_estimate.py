@@ -6,12 +6,11 @@ from typing import cast
 import numpy as np
 import pytest
 
-from trainer.dataset import Buckets, Examples, training_plan
-from trainer.estimate import Speed, measure
+from trainer.dataset import Buckets, Examples, batches, training_plan
+from trainer.estimate import Pace, Speed, measure
 from trainer.job import Job
 from trainer.optimizer import make_optimizer
 from trainer.settings import TrainSettings
-from trainer.train import Pace
 
 SPEED = Speed(widths=[10, 20, 40], seconds=[1.0, 2.0, 8.0], batch=4, forward_share=0.25)
 
@@ -54,7 +53,8 @@ def test_measuring_leaves_the_network_as_it_was() -> None:
     before = [np.array(variable.numpy()) for variable in variables]
     assert any("seed" in variable.path for variable in variables), "dropout's state must be among them"
     plan = training_plan(examples.lengths, 8, 0, 0)
-    speed = measure(network, examples, plan, Buckets((10, 20, 30)))
+    buckets = Buckets((10, 20, 30))
+    speed = measure(network, lambda plan: iter(batches(examples, plan, buckets)), examples, plan, buckets)
     for variable, value in zip(variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value, err_msg=variable.path)
     assert speed.batch == 8
@@ -75,6 +75,8 @@ def test_the_pace_ends_where_the_estimate_ends() -> None:
     )
     pace = Pace(cast(Job, job), SPEED)
     assert pace.total == pytest.approx(2 * (1.5 + 0.375))
-    assert pace.done(0, 0) == pytest.approx(0.5)
-    assert pace.done(1, 0) == pytest.approx(1.5 + 0.375 + 1.0)
-    assert pace.done(1, 1) + pace.validation == pytest.approx(pace.total)
+    assert pace.done(0, 0) == 0
+    assert pace.done(0, 1) == pytest.approx(0.5)
+    assert pace.done(1, 0) == pytest.approx(1.5 + 0.375)
+    assert pace.done(1, 1) == pytest.approx(1.5 + 0.375 + 1.0)
+    assert pace.done(1, 2) + pace.validation == pytest.approx(pace.total)

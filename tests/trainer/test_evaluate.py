@@ -7,8 +7,9 @@ import pytest
 from sklearn.metrics import accuracy_score, log_loss
 
 from toy import Program, toy_rows, write_csv
+from trainer.calibrate import wilson
 from trainer.data import LabelledReview
-from trainer.evaluate import evaluate, read_folder, wilson
+from trainer.evaluate import evaluate, read_folder
 from trainer.labels import labels_of
 from trainer.progress import Reporter
 from trainer.scoring import open_model

@@ -37,6 +37,11 @@ FILES = {
     "variables/variables.data-00000-of-00001",
     "variables/variables.index",
 }
+REPORT = {"curves.svg", "report.html", "report.md", "run.json"}
+SCORED = {"confusion.svg", "length.svg", "reliability.svg", "roc-pr.svg", "scores.svg"}
+"""Of the report, where the data of the run was at hand."""
+
+BARE = ("--no-calibrate", "--no-report")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +70,9 @@ def test_an_exported_run_is_an_artefact_that_the_worker_opens(exported: Path, tr
     assert best is not None
     assert manifest.metrics["validation_accuracy"] == best.validation_accuracy
     assert {"keras", "python", "tensorflow"} <= manifest.libraries.keys()
-    assert set(manifest.files) == FILES
+    assert {path for path in manifest.files if not path.startswith("report/")} == FILES
+    report = {path.removeprefix("report/") for path in manifest.files if path.startswith("report/")}
+    assert report in (REPORT, REPORT | SCORED)
 
 
 def test_the_weights_of_the_artefact_are_the_runs(exported: Path, trained: Path) -> None:
@@ -80,12 +87,12 @@ def test_each_export_is_the_next_version_and_leaves_nothing_else(
 ) -> None:
     out = tmp_path / "models" / "toy"
     for number in (1, 2):
-        ended = program("export", trained, "--out", out)
+        ended = program("export", trained, "--out", out, *BARE)
         assert ended.code == 0, ended.err
         assert ended.out == f"{out / str(number)}\n"
     (out / "9").mkdir()
     (out / "9" / "note").write_text("kept")
-    assert program("export", trained, "--out", out).out == f"{out / '10'}\n"
+    assert program("export", trained, "--out", out, *BARE).out == f"{out / '10'}\n"
     assert sorted(path.name for path in out.iterdir()) == ["1", "10", "2", "9"]
     assert open_artifact(out).manifest.version == 10
 
@@ -113,7 +120,7 @@ def test_a_version_that_appears_meanwhile_is_stepped_over(
         verify(folder, network)  # type: ignore[arg-type]
 
     monkeypatch.setattr(export, "_verify", slow)
-    assert export_run(trained, out, Reporter()) == out / "2"
+    assert export_run(trained, out, Reporter(), calibrate=False, report=False) == out / "2"
     assert open_artifact(out).manifest.version == 2
 
 
@@ -128,7 +135,7 @@ def test_a_broken_export_is_never_published(
         network.classifier.bias.assign_add([-0.1, 0.0])  # type: ignore[attr-defined]
 
     monkeypatch.setattr(export, "write_saved_model", faulty)
-    ended = program("export", trained, "--out", tmp_path / "toy")
+    ended = program("export", trained, "--out", tmp_path / "toy", *BARE)
     assert ended.code == 1
     assert "logits differ from the network's by 0.1" in ended.err
     assert list((tmp_path / "toy").iterdir()) == []
@@ -162,7 +169,7 @@ def test_a_run_without_a_finished_epoch_cannot_be_exported(program: Program, tra
 def test_an_interrupted_run_is_exported_with_a_word(program: Program, trained: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     edit_json(run / "settings.json", epochs=9)
-    ended = program("export", run, "--out", tmp_path / "m")
+    ended = program("export", run, "--out", tmp_path / "m", *BARE)
     assert ended.code == 0
     assert "this run stopped after epoch 6 of 9; its best is exported" in ended.err
 
@@ -242,7 +249,8 @@ def test_a_read_only_source_is_enough(tiny_folder: Path, tmp_path: Path) -> None
 
 def test_the_card_says_what_the_model_is(exported: Path) -> None:
     card = (exported / "README.md").read_text(encoding="utf-8")
-    assert card.startswith("---\nlibrary_name: transformers\npipeline_tag: text-classification\n")
+    assert card.startswith("---\nlibrary_name: transformers\nlicense: unknown\n")
+    assert "\npipeline_tag: text-classification\n" in card
     assert "| 1 | positive |" in card
     assert "Fine-tuned from `tiny-base` on 192 labelled reviews" in card
     assert "| validation accuracy | " in card

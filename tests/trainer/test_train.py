@@ -42,6 +42,7 @@ def test_the_run_folder_says_all_that_was_chosen(trained: Path, toy_data: Path) 
     names = {path.name for path in trained.iterdir()}
     assert names == {
         "config.json",
+        "data.txt",
         "history.json",
         "info.json",
         "model.safetensors",
