@@ -239,6 +239,12 @@ class Done:
     seconds: float
 
     @property
+    def in_time(self) -> bool:
+        """Whether it took less than 15 s, more than half of them patience with a broker; in proportion more where
+        several processes share a core, since then the rest takes longer."""
+        return self.seconds < 15 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+    @property
     def error(self) -> str:
         """The line for the user; JSON lines are the log of `run`."""
         assert "Traceback" not in self.err

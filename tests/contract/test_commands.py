@@ -87,10 +87,10 @@ def test_without_a_broker_every_command_says_so_within_15_seconds(tiny_model: Pa
     }
     began = time.monotonic()
     started = {name: begin(*arguments, WORKER_KAFKA__BOOTSTRAP_SERVERS=address) for name, arguments in commands.items()}
-    for name, process in started.items():
-        done = finish(process, began)
+    ended = {name: finish(process, began) for name, process in started.items()}
+    for name, done in ended.items():
         assert done.code == 1, name
-        assert done.seconds < 15, name
+        assert done.in_time, name
         # A line of the fix stands below it.
         line = done.error if name != "check" else done.out.splitlines()[-2]
         assert f"no broker answered at {address} within 8 s: KafkaConnectionError: 111 ECONNREFUSED" in line, name
