@@ -79,8 +79,8 @@ def demo(data: Path | None, bootstrap_servers: str | None, *, keep: bool) -> Non
     console.print(f"{len(train):,} reviews to train on, {len(stream):,} others for the stream")
 
     heading("Train, export, evaluate")
-    prepared, run, model = HOME / "prepared", HOME / "run", HOME / "models" / "demo"
-    for old in (prepared, run, model):
+    prepared, run, model, report = HOME / "prepared", HOME / "run", HOME / "models" / "demo", HOME / "report"
+    for old in (prepared, run, model, report):
         shutil.rmtree(old, ignore_errors=True)
     command(
         f"review-trainer prepare --train {HOME / 'train.csv'} --test {HOME / 'stream.csv'} --out {prepared}"
@@ -90,7 +90,8 @@ def demo(data: Path | None, bootstrap_servers: str | None, *, keep: bool) -> Non
         f"review-trainer train {prepared} --base {checkpoint} --out {run} --epochs 1 --batch-size 32 --max-tokens 256"
     )
     command(f"review-trainer export {run} --out {model}")
-    command(f"review-trainer evaluate {model} --data {HOME / 'stream.csv'}")
+    command(f"review-trainer evaluate {model} --data {HOME / 'stream.csv'} --out {report}")
+    console.print(f"the report, for a browser: {report / 'report.html'}")
 
     heading("A broker, a worker, and the stream")
     with ExitStack() as stack:
