@@ -51,6 +51,9 @@ class Prediction(Record):
     """The probability of `label`."""
     probabilities: dict[str, Probability]
     """One a label, in the order of the manifest; they sum to 1."""
+    rating: Annotated[float | None, Field(exclude_if=lambda rating: rating is None)] = None
+    """What the model expects where its labels are numbers, such as stars: their mean, weighted by the probabilities. It
+    is left out where labels are names."""
     model: ModelName
     source: Source
     tokens: Annotated[int, Field(ge=2)]

@@ -49,14 +49,16 @@ def prepare(
     ```
     review-trainer prepare --train train.csv --test test.csv --out data/imdb
     review-trainer prepare --train train.csv.gz --test test.csv.gz --out data/fifth --sample-fraction 0.2
-    review-trainer prepare --train a.csv --test b.csv --out data/stars --labels "bad=1=2,neutral=3,good=4=5"
+    review-trainer prepare --train a.csv --test b.csv --out data/three --labels "bad=1=2,neutral=3,good=4=5"
+    review-trainer prepare --train a.csv --test b.csv --out data/stars --labels 1,2,3,4,5
     ```
+    Labels that are numbers are ratings: `4.0` is a 4 then, and `3.5` is taken as well.
     """
     from trainer.data import Refusal
     from trainer.folders import refuse_existing
     from trainer.info import INFO
     from trainer.labels import parse_labels
-    from trainer.prepare import Sampling, read_splits, repeated, write_folder
+    from trainer.prepare import Sampling, between, read_splits, repeated, write_folder
     from trainer.progress import Reporter
     from trainer.show import info_lines
     from worker.errors import UsageError
@@ -77,6 +79,11 @@ def prepare(
     info = write_folder(out, splits, sources, known, sampling, force)
     for line in info_lines(info):
         reporter.say(line)
+    if ratings := between(splits):
+        reporter.say(
+            f"note: {ratings:,} ratings lie between two labels; a classifier learns the nearest, of two the higher, "
+            "`train --task regression` the ratings themselves"
+        )
     if again := repeated(splits):
         reporter.say(f"note: {again:,} test reviews are also trained or validated on; a score on them proves nothing")
     print(info.model_dump_json(indent=2) if as_json else out)

@@ -6,10 +6,13 @@ In: a CSV in UTF-8 with the columns `text` and `sentiment`, plain or gzip. Out: 
 import csv
 import gzip
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from schemas.review import MAX_TEXT_CHARACTERS
 from trainer.labels import Labels
@@ -31,11 +34,18 @@ class LabelledReview:
         row: its number in the CSV; the first row below the header is 0.
         text: as it was written; cleaning comes with tokenization, as in serving.
         label: index of its label.
+        rating: the number that was given, where labels are numbers and it is none of theirs.
     """
 
     row: int
     text: str
     label: int
+    rating: float | None = None
+
+
+def given_ratings(reviews: Sequence[LabelledReview], numbers: Sequence[float]) -> NDArray[np.float64]:
+    """The number that was given to each review, (reviews,), where labels stand for `numbers`."""
+    return np.array([numbers[review.label] if review.rating is None else review.rating for review in reviews])
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +146,14 @@ def _rows(path: Path, file: IO[str], labels: Labels) -> Iterator[LabelledReview 
             yield Refusal(row, lines, f"has {len(fields)} columns, the header has {len(header)}")
         else:
             text, value = fields[text_at], fields[label_at]
-            label = labels.index(value)
+            found = labels.read(value)
             fault = _text_fault(text)
             if fault is not None:
                 yield Refusal(row, lines, fault)
-            elif label is None:
+            elif found is None:
                 yield Refusal(row, lines, f"{UNKNOWN_LABEL} {_shown(value)}; accepted: {labels.accepted}")
             else:
-                yield LabelledReview(row, text, label)
+                yield LabelledReview(row, text, *found)
         row += 1
 
 

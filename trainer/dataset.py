@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from trainer.data import LabelledReview
+from trainer.data import LabelledReview, given_ratings
 from worker.tokens import ReviewTokenizer
 
 Plan = list[NDArray[np.int64]]
@@ -39,19 +39,24 @@ class Examples:
         lengths: tokens of each row, (rows,).
         labels: index of each row's label, int32, (rows,).
         truncated: rows that the cut shortened.
+        ratings: the number that was given to each row, float64, (rows,); None where labels are not taken for numbers.
     """
 
     ids: NDArray[np.int32]
     lengths: Lengths
     labels: NDArray[np.int32]
     truncated: int
+    ratings: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
 
 
 def tokenize(
-    reviews: Sequence[LabelledReview], tokenizer: ReviewTokenizer, advance: Callable[[int], None] = lambda _: None
+    reviews: Sequence[LabelledReview],
+    tokenizer: ReviewTokenizer,
+    advance: Callable[[int], None] = lambda _: None,
+    numbers: Sequence[float] | None = None,
 ) -> Examples:
     """Clean, tokenize and cut, exactly as the worker does.
 
@@ -59,6 +64,7 @@ def tokenize(
         reviews: at least one.
         tokenizer: of the checkpoint.
         advance: told how many reviews were done since it was last called.
+        numbers: that the labels stand for, where they are learned as such.
     """
     rows = []
     for start in range(0, len(reviews), TOKENIZE_AT_ONCE):
@@ -70,6 +76,7 @@ def tokenize(
         lengths=np.array([len(row.ids) for row in rows], dtype=np.int64),
         labels=np.array([review.label for review in reviews], dtype=np.int32),
         truncated=sum(row.truncated for row in rows),
+        ratings=None if numbers is None else given_ratings(reviews, numbers),
     )
 
 
@@ -142,10 +149,10 @@ def padding_share(plans: Sequence[Plan], lengths: Lengths, buckets: Buckets) -> 
 
 @dataclass(frozen=True)
 class Targets:
-    """What is learned of a label, where it is not its number.
+    """What is learned of a row, where it is not its label's number.
 
     Attributes:
-        values: for each label the number that one output learns, float32, (labels, 1); None for classes.
+        values: for each row the number that one output learns, float32, (rows, 1); None for classes.
         weights: for each label what an error on it counts, float32, (labels,); None where all count alike.
     """
 
@@ -172,7 +179,7 @@ def batches(examples: Examples, plan: Plan, buckets: Buckets, targets: Targets =
         mask = tf.sequence_mask(chosen.row_lengths(), width, dtype=tf.int32)
         inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": tf.zeros_like(ids)}
         own = tf.gather(labels, part)
-        wanted = own if targets.values is None else tf.gather(targets.values, own)
+        wanted = own if targets.values is None else tf.gather(targets.values, part)
         return (inputs, wanted) if targets.weights is None else (inputs, wanted, tf.gather(targets.weights, own))
 
     return tf.data.Dataset.from_tensor_slices((rows, widths)).map(gather).prefetch(2)

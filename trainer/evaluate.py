@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,8 @@ from sklearn.metrics import classification_report, confusion_matrix
 
 from trainer.calibrate import calibration, wilson
 from trainer.cuts import Views
-from trainer.data import LabelledReview, Refusal, read_labelled
-from trainer.evaluation import AVERAGES, Evaluation, LabelFigures, Score
+from trainer.data import LabelledReview, Refusal, given_ratings, read_labelled
+from trainer.evaluation import AVERAGES, Evaluation, LabelFigures, RatingError, Score
 from trainer.info import Split, read_info
 from trainer.labels import Labels, labels_of
 from trainer.prepared import read_split
@@ -20,7 +20,7 @@ from trainer.progress import Reporter
 from trainer.scoring import Model
 from worker.engine import Logits
 from worker.errors import UsageError
-from worker.verdict import Probabilities, probabilities
+from worker.verdict import Probabilities, label_numbers, probabilities
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def read_folder(folder: Path, split: Split, names: Sequence[str]) -> Labelled:
     ):
         raise UsageError(f"{folder}: its labels are {', '.join(info.labels)}; the model's are {', '.join(names)}")
     reviews = [
-        LabelledReview(review.row, review.text, number)
+        replace(review, label=number)
         for review in read_split(folder, split, info)
         if (number := numbers[review.label]) is not None
     ]
@@ -85,6 +85,7 @@ class Scores:
         computed: tokens of all readings of all reviews.
         temperature: the artefact's.
         seconds: tokenizing and scoring.
+        ratings: given to each, float64, (reviews,); None where labels are names.
     """
 
     rows: NDArray[np.int64]
@@ -95,6 +96,7 @@ class Scores:
     computed: int
     temperature: float
     seconds: float
+    ratings: NDArray[np.float64] | None = None
 
     @property
     def shares(self) -> Probabilities:
@@ -120,6 +122,7 @@ def score(model: Model, data: Labelled, reporter: Reporter, views: Views | None 
         answers = list(model.score(texts, show, views=views))
     seconds = time.perf_counter() - start
     rows = [row for answer in answers for row in answer.rows]
+    numbers = label_numbers(model.artifact.manifest.labels)
     return Scores(
         rows=np.array([review.row for review in data.reviews]),
         truth=np.array([review.label for review in data.reviews]),
@@ -129,6 +132,7 @@ def score(model: Model, data: Labelled, reporter: Reporter, views: Views | None 
         computed=sum(sum(answer.tokens) for answer in answers),
         temperature=model.artifact.manifest.temperature,
         seconds=seconds,
+        ratings=None if numbers is None else given_ratings(data.reviews, numbers.tolist()),
     )
 
 
@@ -162,6 +166,7 @@ def count(
         uncalibrated=calibration(probabilities(scores.logits, 1.0), truth),
         cuts=None if views is None else views.names,
         baseline=baseline,
+        rating=_rating_error(scores, names),
         labels={name: figures[name] for name in names},
         averages={name: figures[name] for name in AVERAGES},
         confusion=_confusion(truth, predicted, names),
@@ -173,6 +178,15 @@ def count(
         device=engine.device,
         precision=engine.precision,
     )
+
+
+def _rating_error(scores: Scores, names: Sequence[str]) -> RatingError | None:
+    """Of the expected ratings, which are what the worker publishes."""
+    numbers = label_numbers(names)
+    if numbers is None or scores.ratings is None:
+        return None
+    off = scores.shares @ numbers - scores.ratings
+    return RatingError.of(float(np.abs(off).mean()), float((off**2).mean()), float(scores.ratings.var()))
 
 
 def score_of(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> Score:

@@ -1,5 +1,7 @@
 """What an evaluation finds: the records of its report."""
 
+from typing import Self
+
 from pydantic import Field
 
 from schemas import ModelName
@@ -48,6 +50,31 @@ class Calibration(Record):
     difference between mean probability and accuracy in each, weighted by its reviews (Guo et al. 2017): 0 to 1."""
 
 
+class RatingError(Record):
+    """How far predicted ratings are from the given ones, in the unit of the ratings.
+
+    Example: `{"mae": 0.61, "rmse": 0.82, "r2": 0.67}`
+    """
+
+    mae: float
+    """Mean absolute error."""
+    rmse: float
+    """Root of the mean squared error."""
+    r2: float
+    """Share of the ratings' variance that is explained; 0 for predicting their mean."""
+
+    @classmethod
+    def of(cls, absolute: float, squared: float, variance: float) -> Self:
+        """From means over some reviews.
+
+        Args:
+            absolute: mean absolute error.
+            squared: mean squared error.
+            variance: of the given ratings; where all are the same, nothing is there to explain.
+        """
+        return cls(mae=absolute, rmse=squared**0.5, r2=1 - squared / variance if variance else 0.0)
+
+
 class Score(Record):
     """Accuracy on one split.
 
@@ -66,7 +93,7 @@ class Evaluation(Record):
     Example: `{"model": {"name": "imdb", "version": 3, "digest": "sha256:5e88...d8"}, "data": "imdb", "split": "test",
     "data_digest": "sha256:...", "reviews": 5000, "refused": 0, "accuracy": 0.934, "accuracy_interval": {...},
     "loss": 0.19, "temperature": 1.31, "calibration": {...}, "uncalibrated": {...}, "cuts": null, "baseline": null,
-    "labels": {"negative": {...}, "positive": {...}},
+    "rating": null, "labels": {"negative": {...}, "positive": {...}},
     "averages": {"macro avg": {...}, "weighted avg": {...}},
     "confusion": [[2362, 165], [165, 2308]],
     "truncated": 651, "tokens": 1322540, "seconds": 131.9, "reviews_per_second": 37.9, "engine": "tensorflow",
@@ -96,6 +123,8 @@ class Evaluation(Record):
     """The readings of each review whose logits were averaged; None for the artefact's own cut alone."""
     baseline: Score | None
     """What `baseline` reached on the same reviews, where it was run."""
+    rating: RatingError | None = None
+    """Of the expected ratings, which the worker's predictions hold as well; None where labels are names."""
     labels: dict[str, LabelFigures]
     averages: dict[str, LabelFigures]
     """`macro avg` counts every label alike, `weighted avg` by its reviews."""

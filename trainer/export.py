@@ -349,6 +349,8 @@ def _calibrated(
             f"{before.nll:.4f} -> {after.nll:.4f}",
         )
     metrics = calibration_metrics(scores.logits, scores.truth, scores.temperature)
+    if figures.rating is not None:
+        metrics |= {f"validation_{name}": value for name, value in figures.rating.model_dump().items()}
     model = replace(model, temperature=scores.temperature, metrics=metrics)
     return model, Findings(figures, scores, held.source, note=IN_SAMPLE)
 

@@ -164,7 +164,6 @@ class Fit:
         return record
 
     def _record(self, trained: Figures, validated: Figures, training_seconds: float) -> EpochRecord:
-        ratings, counts = self._job.ratings, self._job.info.splits["validation"].labels
         return EpochRecord(
             epoch=self._epoch + 1,
             loss=trained["loss"],
@@ -173,7 +172,7 @@ class Fit:
             validation_accuracy=validated["accuracy"],
             seconds=self._seconds,
             reviews_per_second=len(self._job.training) / training_seconds,
-            rating=None if ratings is None else ratings.error(validated["loss"], validated["mae"], counts),
+            rating=self._job.rating_error(validated),
         )
 
     def _judged(self, record: EpochRecord) -> History:

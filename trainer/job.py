@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from schemas import Cut
 from trainer.card import describe_cut
@@ -26,11 +27,12 @@ from trainer.dataset import (
 )
 from trainer.device import Device, choose_precision, find_device
 from trainer.errors import DataError
+from trainer.evaluation import RatingError
 from trainer.info import DataInfo, Split, read_info
 from trainer.optimizer import make_optimizer
 from trainer.prepared import read_split
 from trainer.progress import Reporter
-from trainer.rating import Ratings, rating_metrics, ratings_of
+from trainer.rating import Ratings, rating_metrics, rating_numbers, ratings_of
 from trainer.replicas import refuse_small, refuse_unshared, strategy_for, stream
 from trainer.settings import NARROW, ClassWeights, TrainSettings, default_learning_rate
 from worker.bert_config import BertConfig
@@ -76,13 +78,24 @@ class Job:
     def training_batches(self, network: Any, plan: Plan) -> Iterator[Any]:
         """What the network's training step takes."""
         weights = None if self.class_weights is None else np.array(self.class_weights, dtype=np.float32)
-        values = None if self.ratings is None else self.ratings.standard
-        return stream(network, batches(self.training, plan, self.buckets, Targets(values, weights)))
+        targets = Targets(self._values(self.training), weights)
+        return stream(network, batches(self.training, plan, self.buckets, targets))
 
     def validation_batches(self, network: Any) -> Iterator[Any]:
         """What its validation step takes; every review counts alike."""
-        values = None if self.ratings is None else self.ratings.standard
-        return stream(network, batches(self.validation, self.validation_plan, self.buckets, Targets(values)))
+        targets = Targets(self._values(self.validation))
+        return stream(network, batches(self.validation, self.validation_plan, self.buckets, targets))
+
+    def _values(self, examples: Examples) -> NDArray[np.float32] | None:
+        if self.ratings is None or examples.ratings is None:
+            return None
+        return self.ratings.standardized(examples.ratings)
+
+    def rating_error(self, figures: Mapping[str, float]) -> RatingError | None:
+        """Of the validation reviews, from their `loss` and `mae`; None where labels are classes."""
+        if self.ratings is None or self.validation.ratings is None:
+            return None
+        return self.ratings.error(figures["loss"], figures["mae"], self.validation.ratings)
 
     @property
     def steps(self) -> int:
@@ -106,7 +119,7 @@ def plan_job(settings: TrainSettings, data: Path, reporter: Reporter) -> Job:
     info = read_info(data)
     _refuse_one_sided(data, info)
     counts = info.splits["train"].labels
-    ratings = ratings_of(counts) if settings.task == "regression" else None
+    numbers = rating_numbers(info.labels) if settings.task == "regression" else None
     class_weights = label_weights(settings.class_weights, counts)
     checkpoint = open_checkpoint(settings.base)
     cut = settings.token_cut(checkpoint.config.max_position_embeddings)
@@ -119,9 +132,12 @@ def plan_job(settings: TrainSettings, data: Path, reporter: Reporter) -> Job:
     def examples(name: Split) -> Examples:
         reviews = read_split(data, name, info)
         with reporter.bar(f"tokenizing {name}", len(reviews)) as advance:
-            return tokenize(reviews, tokenizer, lambda done: advance(done, ""))
+            return tokenize(reviews, tokenizer, lambda done: advance(done, ""), numbers)
 
     training, validation = examples("train"), examples("validation")
+    ratings = None
+    if numbers is not None and training.ratings is not None:
+        ratings = ratings_of(numbers, training.ratings)
     longest = cut.head + cut.tail
     plans = [
         training_plan(training.lengths, settings.batch_size, settings.seed, epoch) for epoch in range(settings.epochs)
@@ -227,7 +243,7 @@ def describe(job: Job, network: Any, fresh: tuple[str, ...], reporter: Reporter)
         + (cut if truncated else f"none is longer than {longest} tokens"),
     )
     if job.ratings is not None:
-        reporter.fact("task", f"regression on {job.ratings.values[0]:g} to {job.ratings.values[-1]:g}, one output")
+        reporter.fact("task", f"regression on {min(job.ratings.values):g} to {max(job.ratings.values):g}, one output")
     if job.class_weights is not None:
         shares = ", ".join(f"{name} {w:.3g}" for name, w in zip(job.info.labels, job.class_weights, strict=True))
         reporter.fact("weights", f"an error counts by its label: {shares}")

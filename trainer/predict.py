@@ -8,6 +8,7 @@ from pydantic import Field
 
 from schemas.record import Record
 from trainer.scoring import Model
+from worker.verdict import label_numbers
 
 AT_ONCE = 32
 """Lines read before any is scored: a pipe flows, and the device still gets a batch."""
@@ -23,6 +24,8 @@ class TextPrediction(Record):
     label: str
     confidence: Annotated[float, Field(ge=0, le=1)]
     probabilities: dict[str, float]
+    rating: Annotated[float | None, Field(exclude_if=lambda rating: rating is None)] = None
+    """As in `schemas.Prediction`."""
     tokens: int
     """Tokens that the model read, control tokens included."""
     truncated: bool
@@ -32,15 +35,17 @@ class TextPrediction(Record):
 def predictions(model: Model, texts: Iterable[str], at_once: int = AT_ONCE) -> Iterator[TextPrediction]:
     """One prediction a text, in their order; `at_once` texts are read before the first of them is answered."""
     labels = model.artifact.manifest.labels
+    numbers = label_numbers(labels)
     waiting = iter(texts)
     while part := list(islice(waiting, at_once)):
         for answers in model.score(part):
-            for row, shares in zip(answers.rows, answers.probabilities.tolist(), strict=True):
-                best = max(range(len(labels)), key=shares.__getitem__)
+            for row, shares in zip(answers.rows, answers.probabilities, strict=True):
+                best = int(shares.argmax())
                 yield TextPrediction(
                     label=labels[best],
                     confidence=shares[best],
-                    probabilities=dict(zip(labels, shares, strict=True)),
+                    probabilities=dict(zip(labels, shares.tolist(), strict=True)),
+                    rating=None if numbers is None else float(shares @ numbers),
                     tokens=len(row.ids),
                     truncated=row.truncated,
                 )

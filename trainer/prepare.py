@@ -120,6 +120,11 @@ def repeated(splits: Splits) -> int:
     return sum(review.text in known for review in splits["test"])
 
 
+def between(splits: Splits) -> int:
+    """Reviews whose rating lies between two labels."""
+    return sum(review.rating is not None for reviews in splits.values() for review in reviews)
+
+
 def training_digest(folder: Path) -> str:
     """SHA-256 of the training and the validation file, one after the other."""
     digest = hashlib.sha256()

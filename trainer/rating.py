@@ -7,7 +7,7 @@ linear in z and so fits into the weights of one output a label. It says for ever
 each is, and with the mean over the labels the rating itself; and everything that reads a classifier reads it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,21 +16,25 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from trainer.run import RatingError
+from trainer.evaluation import RatingError
 from worker.bert_config import BertConfig
 from worker.errors import UsageError
 from worker.network import Bert
+from worker.verdict import label_numbers
 
 LEAST_VARIANCE = 1e-3
 """Of a standardized rating's error: below it the logits of far labels would leave float16's range."""
 
+TIE = 1e-4
+"""Of a standard deviation: less than any difference between ratings, and more than float32 loses in it."""
+
 
 @dataclass(frozen=True)
 class Ratings:
-    """The numbers that labels stand for.
+    """A scale of ratings.
 
     Attributes:
-        values: in the order of the labels.
+        values: the numbers that labels stand for, in the order of the labels.
         mean: over the training reviews.
         spread: standard deviation over the training reviews, above 0.
     """
@@ -39,61 +43,53 @@ class Ratings:
     mean: float
     spread: float
 
-    @property
-    def standard(self) -> NDArray[np.float32]:
-        """The values less their mean, in standard deviations; (labels, 1)."""
-        return np.array([[(value - self.mean) / self.spread] for value in self.values], dtype=np.float32)
+    def standardized(self, numbers: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float32]:
+        """Numbers less the mean, in standard deviations; (numbers, 1)."""
+        return ((np.array(numbers, dtype=np.float64)[:, None] - self.mean) / self.spread).astype(np.float32)
 
-    def error(self, loss: float, absolute: float, counts: Mapping[str, int]) -> RatingError:
+    def error(self, loss: float, absolute: float, given: NDArray[np.float64]) -> RatingError:
         """The figures of some reviews.
 
         Args:
             loss: mean squared error of the standardized ratings.
             absolute: mean absolute error of the same.
-            counts: reviews of each label, in the order of the labels.
+            given: their ratings, (reviews,).
         """
-        _, spread = _moments(self.values, list(counts.values()))
-        squared = loss * self.spread**2
-        # Where all reviews have one rating, nothing is there to explain.
-        r2 = 1 - squared / spread**2 if spread else 0.0
-        return RatingError(mae=absolute * self.spread, rmse=squared**0.5, r2=r2)
+        return RatingError.of(absolute * self.spread, loss * self.spread**2, float(given.var()))
 
 
-def ratings_of(counts: Mapping[str, int]) -> Ratings:
-    """The numbers that these labels stand for.
-
-    Args:
-        counts: training reviews of each label, in the order of the labels.
+def rating_numbers(names: Sequence[str]) -> tuple[float, ...]:
+    """The numbers that labels stand for.
 
     Raises:
         UsageError: a label is no number, or two are the same.
     """
-    try:
-        values = tuple(float(name) for name in counts)
-    except ValueError:
-        values = ()
-    if not values or not np.isfinite(values).all() or len(set(values)) < len(values):
+    found = label_numbers(names)
+    if found is None:
         raise UsageError(
-            f"--task regression: the labels must be different numbers, these are {', '.join(counts)}; prepare the data "
+            f"--task regression: the labels must be different numbers, these are {', '.join(names)}; prepare the data "
             "with numbers, such as --labels 1,2,3,4,5 or --labels 0=neg,1=pos"
         )
-    return Ratings(values, *_moments(values, list(counts.values())))
+    return tuple(found.tolist())
 
 
-def _moments(values: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
-    """Mean and standard deviation."""
-    mean = float(np.average(values, weights=counts))
-    return mean, float(np.average((np.array(values) - mean) ** 2, weights=counts) ** 0.5)
+def ratings_of(values: Sequence[float], given: NDArray[np.float64]) -> Ratings:
+    """The scale of the training reviews, whose ratings were `given`."""
+    return Ratings(tuple(values), float(given.mean()), float(given.std()))
 
 
 def rating_metrics(ratings: Ratings) -> list[Any]:
     """Share of the reviews whose nearest rating is the right one, and the mean absolute error."""
-    values = ratings.standard[:, 0]
+    values = ratings.standardized(ratings.values)[:, 0]
 
-    def nearest(wanted: Any, found: Any) -> Any:
-        return ops.equal(*(ops.argmin(ops.abs(side - values), axis=-1) for side in (wanted, found)))
+    def nearest(side: Any) -> Any:
+        # Of two labels equally near the higher: `trainer.labels`.
+        return ops.argmin(ops.abs(side - values) - TIE * values, axis=-1)
 
-    return [keras.metrics.MeanMetricWrapper(nearest, name="accuracy"), keras.metrics.MeanAbsoluteError(name="mae")]
+    def agree(wanted: Any, found: Any) -> Any:
+        return ops.equal(nearest(wanted), nearest(found))
+
+    return [keras.metrics.MeanMetricWrapper(agree, name="accuracy"), keras.metrics.MeanAbsoluteError(name="mae")]
 
 
 def as_classifier(network: Bert, config: BertConfig, ratings: Ratings, variance: float) -> Bert:
@@ -112,7 +108,7 @@ def as_classifier(network: Bert, config: BertConfig, ratings: Ratings, variance:
         if not name.startswith("classifier/"):
             variable.assign(pairs[name].numpy())
     variance = max(variance, LEAST_VARIANCE)
-    values = ratings.standard[:, 0]
+    values = ratings.standardized(ratings.values)[:, 0]
     shown.classifier.kernel.assign(network.classifier.kernel.numpy() * (values / variance))
     shown.classifier.bias.assign((values * network.classifier.bias.numpy() - values**2 / 2) / variance)
     return shown

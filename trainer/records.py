@@ -1,8 +1,10 @@
 """TFRecord files: one `tf.train.Example` a review with the features `idx`, `sentence` and `label`.
 
-`idx` is the row's number in its CSV, `sentence` the raw text in UTF-8, `label` the index of its label.
+`idx` is the row's number in its CSV, `sentence` the raw text in UTF-8, `label` the index of its label. A rating that
+lies between two labels has its own number as `rating`.
 """
 
+import math
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -10,6 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from trainer.data import LabelledReview
@@ -40,6 +43,8 @@ def _example(review: LabelledReview) -> tf.train.Example:
         "sentence": tf.train.Feature(bytes_list=tf.train.BytesList(value=[review.text.encode()])),
         "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[review.label])),
     }
+    if review.rating is not None:
+        features["rating"] = tf.train.Feature(float_list=tf.train.FloatList(value=[review.rating]))
     return tf.train.Example(features=tf.train.Features(feature=features))
 
 
@@ -55,14 +60,17 @@ def read_records(path: Path) -> list[LabelledReview]:
         "idx": tf.io.FixedLenFeature((), tf.int64),
         "sentence": tf.io.FixedLenFeature((), tf.string),
         "label": tf.io.FixedLenFeature((), tf.int64),
+        "rating": tf.io.FixedLenFeature((), tf.float32, math.nan),
     }
     reviews: list[LabelledReview] = []
     try:
         for serialized in tf.data.TFRecordDataset(str(path)).batch(READ_AT_ONCE):
             batch = tf.io.parse_example(serialized, features)
-            columns = (batch[name].numpy().tolist() for name in ("idx", "sentence", "label"))
-            for row, sentence, label in zip(*columns, strict=True):
-                reviews.append(LabelledReview(row, sentence.decode(), label))
+            columns = (batch[name].numpy() for name in features)
+            for row, sentence, label, rating in zip(*columns, strict=True):
+                # The shortest decimal of a float32 is what was written: 3.7, and not 3.7000000477.
+                own = None if np.isnan(rating) else float(str(rating))
+                reviews.append(LabelledReview(int(row), sentence.decode(), int(label), own))
     except tf.errors.DataLossError:
         raise DataError(f"{path}: is no TFRecord file, or was cut short; run `review-trainer prepare` again") from None
     except (tf.errors.InvalidArgumentError, UnicodeDecodeError):

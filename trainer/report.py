@@ -215,8 +215,16 @@ def _result(findings: Findings) -> Iterator[Block]:
         rows.append(_baseline_row(found.baseline))
     for name, average in found.averages.items():
         rows.append((f"F1, {name}", f"{average.f1:.4f}", ""))
+    if found.rating is not None:
+        rows += [
+            ("mean absolute error of the rating", f"{found.rating.mae:.4f}", ""),
+            ("root mean squared error (RMSE)", f"{found.rating.rmse:.4f}", ""),
+            ("explained variance (R²)", f"{found.rating.r2:.4f}", ""),
+        ]
     rows.append(("loss (negative log-likelihood)", f"{found.loss:.4f}", ""))
     yield Table(("figure", "value", "95 % interval"), rows)
+    if found.rating is not None:
+        yield Paragraph("The rating of a review is the mean of its labels, weighted by their probabilities.")
     if found.cuts is not None:
         yield Paragraph(f"Of a long review the logits of these readings were averaged: {', '.join(found.cuts)}.")
     yield Paragraph(

@@ -8,25 +8,12 @@ from pydantic import ConfigDict, Field, ValidationError
 from schemas.record import Record
 from trainer.disk import sync
 from trainer.errors import DataError
+from trainer.evaluation import RatingError
 from trainer.folders import replace_file
 from trainer.info import INFO, DataInfo
 from trainer.settings import SETTINGS, TrainSettings
 
 HISTORY = "history.json"
-
-
-class RatingError(Record):
-    """How far predicted ratings are from the given ones, in the unit of the ratings.
-
-    Example: `{"mae": 0.61, "rmse": 0.82, "r2": 0.67}`
-    """
-
-    mae: float
-    """Mean absolute error."""
-    rmse: float
-    """Root of the mean squared error."""
-    r2: float
-    """Share of the ratings' variance that is explained; 0 for predicting their mean."""
 
 
 class EpochRecord(Record):

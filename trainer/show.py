@@ -68,6 +68,9 @@ def evaluation_tables(found: Evaluation) -> Iterator[RenderableType]:
         yield Text(f"baseline   {found.baseline.accuracy:.4f}   95 % interval {other.low:.4f} to {other.high:.4f}")
     if found.cuts is not None:
         yield Text(f"cuts       mean of the logits of {', '.join(found.cuts)}")
+    if found.rating is not None:
+        error = found.rating
+        yield Text(f"ratings    mean absolute error {error.mae:.4f}, RMSE {error.rmse:.4f}, R2 {error.r2:.4f}")
     yield Text(f"loss       {found.loss:.4f}")
     yield Text(_calibration_line(found))
     yield Text(

@@ -26,12 +26,26 @@ def probabilities(logits: Logits, temperature: float) -> Probabilities:
     return shares
 
 
+def label_numbers(labels: Sequence[str]) -> NDArray[np.float64] | None:
+    """The numbers that labels such as one to five stars stand for, (labels,); None where they are names.
+
+    The mean of these numbers, weighted by the probabilities of their labels, is the rating that the model expects.
+    """
+    try:
+        numbers = np.array([float(label) for label in labels])
+    except ValueError:
+        return None
+    different = len(set(numbers.tolist())) == len(labels)
+    return numbers if different and bool(np.isfinite(numbers).all()) else None
+
+
 class Verdict:
     """Names the label of each row, for one model."""
 
     def __init__(self, model: ModelName, labels: Sequence[str], temperature: float) -> None:
         self._model = model
         self._labels = labels
+        self._numbers = label_numbers(labels)
         self._temperature = temperature
 
     def predict(
@@ -48,6 +62,7 @@ class Verdict:
         now = datetime.now(UTC)
         shares = probabilities(logits, self._temperature)
         best = shares.argmax(axis=-1)
+        ratings = [None] * len(reviews) if self._numbers is None else (shares @ self._numbers).tolist()
         return [
             Prediction(
                 review_id=review.review_id,
@@ -55,13 +70,14 @@ class Verdict:
                 label_id=label_id,
                 confidence=share[label_id],
                 probabilities=dict(zip(self._labels, share, strict=True)),
+                rating=rating,
                 model=self._model,
                 source=source,
                 tokens=len(row.ids),
                 truncated=row.truncated,
                 scored_at=now,
             )
-            for review, source, row, share, label_id in zip(
-                reviews, sources, rows, shares.tolist(), best.tolist(), strict=True
+            for review, source, row, share, label_id, rating in zip(
+                reviews, sources, rows, shares.tolist(), best.tolist(), ratings, strict=True
             )
         ]

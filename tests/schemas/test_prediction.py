@@ -56,3 +56,8 @@ def test_the_probabilities_keep_the_order_of_the_labels() -> None:
     shares = {"positive": 0.25, "negative": 0.5, "neutral": 0.25}
 
     assert list(json.loads(read(probabilities=shares).model_dump_json())["probabilities"]) == list(shares)
+
+
+def test_a_rating_is_left_out_where_there_is_none() -> None:
+    assert "rating" not in json.loads(read().model_dump_json())
+    assert json.loads(read(rating=3.7).model_dump_json())["rating"] == 3.7

@@ -42,6 +42,11 @@ def example(record: type[Record]) -> dict[str, Any]:
     return value
 
 
+def shown_fields(record: type[Record]) -> list[str]:
+    """All but those that are left out where they have nothing to say."""
+    return [name for name, field in record.model_fields.items() if field.exclude_if is None]
+
+
 def test_every_record_that_crosses_a_boundary_is_listed_here() -> None:
     exported = [value for name in schemas.__all__ if issubclass(value := getattr(schemas, name), Record)]
 
@@ -58,7 +63,7 @@ def test_a_golden_record_is_written_as_it_was_read(name: str) -> None:
 
 @top_level
 def test_a_golden_record_shows_every_field(name: str) -> None:
-    assert list(golden(name)) == list(TOP_LEVEL[name].model_fields)
+    assert list(golden(name)) == shown_fields(TOP_LEVEL[name])
 
 
 @every_record
@@ -67,7 +72,7 @@ def test_the_example_of_the_docstring_is_valid_and_complete(record: type[Record]
 
     record.model_validate_json(json.dumps(shown))
 
-    assert list(shown) == list(record.model_fields)
+    assert list(shown) == shown_fields(record)
 
 
 @top_level

@@ -44,9 +44,9 @@ def test_weights_out_of_range_are_named(spec: str) -> None:
         settings_from(base="b", class_weights=parse_class_weights(spec))
 
 
-def test_a_batch_carries_the_targets_and_weights_of_its_labels() -> None:
+def test_a_batch_carries_the_targets_of_its_rows_and_the_weights_of_their_labels() -> None:
     examples = Examples(np.arange(6, dtype=np.int32), np.array([2, 1, 3]), np.array([1, 0, 1], dtype=np.int32), 0)
-    targets = Targets(np.array([[-1.5], [0.5]], dtype=np.float32), np.array([3.0, 1.0], dtype=np.float32))
+    targets = Targets(np.array([[9.0], [-1.5], [0.5]], dtype=np.float32), np.array([3.0, 1.0], dtype=np.float32))
     [(inputs, wanted, weights)] = batches(examples, [np.array([1, 2])], Buckets((4,)), targets).as_numpy_iterator()
     assert inputs["input_ids"].tolist() == [[2, 0, 0, 0], [3, 4, 5, 0]]
     assert wanted.tolist() == [[-1.5], [0.5]]

@@ -51,3 +51,46 @@ def test_names_without_usual_spellings_stand_for_themselves() -> None:
     labels = labels_of(["LABEL_0", "LABEL_1"])
     assert labels.index("label_1") == 1
     assert labels.index("pos") is None
+
+
+STARS = parse_labels("1, 2, 3, 4, 5")
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("4", (3, None)),
+        ("4.0", (3, None)),
+        (" 4.00 ", (3, None)),
+        ("3.5", (3, 3.5)),
+        ("3.4", (2, 3.4)),
+        ("1.5", (1, 1.5)),
+        ("1", (0, None)),
+        ("5", (4, None)),
+    ],
+)
+def test_a_rating_counts_as_the_nearest_label_and_of_two_as_the_higher(
+    value: str, found: tuple[int, float | None]
+) -> None:
+    assert STARS.read(value) == found
+
+
+@pytest.mark.parametrize("value", ["0.9", "5.1", "10", "nan", "inf", "-1", "", "three"])
+def test_what_lies_beyond_the_ratings_is_unknown(value: str) -> None:
+    assert STARS.read(value) is None
+    assert STARS.accepted == "1, 2, 3, 4, 5, and numbers from 1 to 5"
+
+
+def test_the_order_of_ratings_is_the_outputs_own() -> None:
+    assert [parse_labels("5,3,1").read(value) for value in ("4", "2.9", "1")] == [(0, 4.0), (1, 2.9), (2, None)]
+
+
+def test_a_spelling_comes_before_the_number_that_it_looks_like() -> None:
+    labels = parse_labels("1=0=bad,2=1.5,3")
+    assert [labels.read(value) for value in ("0", "bad", "1.5", "1.25")] == [(0, None), (0, None), (1, None), (0, 1.25)]
+
+
+def test_names_take_no_numbers_but_their_spellings() -> None:
+    labels = parse_labels("bad=1=2,good=4=5")
+    assert [labels.read(value) for value in ("2", "2.0", "3")] == [(0, None), None, None]
+    assert "numbers" not in labels.accepted

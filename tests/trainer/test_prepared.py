@@ -19,7 +19,11 @@ def copy(toy_data: Path, tmp_path: Path) -> Path:
 
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
-    reviews = [LabelledReview(7, "café \U0001f600\n<br />", 1), LabelledReview(2**40, "x", 0)]
+    reviews = [
+        LabelledReview(7, "café \U0001f600\n<br />", 1),
+        LabelledReview(2**40, "x", 0),
+        LabelledReview(8, "y", 0, 3.7),
+    ]
     write_records(tmp_path / "a.tfrecord", reviews)
     assert read_records(tmp_path / "a.tfrecord") == reviews
 

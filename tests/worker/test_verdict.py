@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from schemas import ModelName, Prediction, Review, Source
 from worker.tokens import TokenRow
-from worker.verdict import Verdict, probabilities
+from worker.verdict import Verdict, label_numbers, probabilities
 
 MODEL = ModelName(name="tiny", version=7, digest="sha256:" + "0" * 64)
 LABELS = ("negative", "neutral", "positive")
@@ -20,9 +20,9 @@ def row(length: int, truncated: bool = False) -> TokenRow:
     return TokenRow(np.zeros(length, dtype=np.int32), truncated)
 
 
-def predict(logits: list[list[float]], temperature: float = 1.0) -> list[Prediction]:
+def predict(logits: list[list[float]], temperature: float = 1.0, labels: tuple[str, ...] = LABELS) -> list[Prediction]:
     count = len(logits)
-    return Verdict(MODEL, LABELS, temperature).predict(
+    return Verdict(MODEL, labels, temperature).predict(
         [Review(review_id=f"id-{n}", text="x") for n in range(count)],
         [Source(topic="reviews", partition=0, offset=100 + n) for n in range(count)],
         [row(10 + n, truncated=n % 2 == 1) for n in range(count)],
@@ -62,6 +62,19 @@ def test_the_temperature_divides_the_logits() -> None:
 
     assert hot.probabilities == cold.probabilities
     assert hot.label == cold.label
+
+
+def test_labels_that_are_numbers_give_the_rating_that_is_expected() -> None:
+    first, second = predict([[np.log(1), np.log(1), np.log(2)], [0.0, 9.0, 0.0]], labels=("1", "2.5", "5"))
+
+    assert first.rating == pytest.approx((1 + 2.5 + 2 * 5) / 4)
+    assert second.rating == pytest.approx(2.5, abs=1e-3)
+    assert predict([[0.0, 1.0, 3.0]])[0].rating is None
+
+
+@pytest.mark.parametrize("labels", [("1", "two"), ("1", "1.0"), ("0", "inf"), ("nan", "1")])
+def test_labels_that_are_no_different_numbers_are_names(labels: tuple[str, ...]) -> None:
+    assert label_numbers(labels) is None
 
 
 def test_no_reviews_give_no_predictions() -> None:
