@@ -57,6 +57,20 @@ def drop_tensors(folder: Path, part: str) -> None:
     save_file(kept, path)
 
 
+def split_weights(folder: Path, parts: int) -> None:
+    """Cut a checkpoint's weights into files with an index, as `transformers` does with large ones."""
+    from safetensors.numpy import load_file, save_file
+
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    names = sorted(tensors)
+    places = {name: f"model-{at % parts + 1:05d}-of-{parts:05d}.safetensors" for at, name in enumerate(names)}
+    for file in set(places.values()):
+        save_file({name: tensors[name] for name in names if places[name] == file}, folder / file)
+    path.unlink()
+    path.with_name("model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+
+
 def edit_json(path: Path, **fields: Any) -> None:
     """Change fields of a JSON object in a file."""
     content = json.loads(path.read_text(encoding="utf-8"))

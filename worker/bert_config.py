@@ -12,6 +12,11 @@ Positive = Annotated[int, Field(ge=1, le=(1 << 31) - 1)]
 Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"]
 
 
+def unnamed(count: int) -> dict[int, str]:
+    """What `transformers` calls labels without names."""
+    return {number: f"LABEL_{number}" for number in range(count)}
+
+
 class BertConfig(BaseModel):
     """The fields of a Hugging Face `config.json` that shape the network; others are ignored.
 
@@ -37,7 +42,9 @@ class BertConfig(BaseModel):
     layer_norm_eps: Annotated[float, Field(gt=0)] = 1e-12
     position_embedding_type: Literal["absolute"] = "absolute"
     is_decoder: Literal[False] = False
-    id2label: dict[int, str] = Field(default_factory=lambda: {0: "LABEL_0", 1: "LABEL_1"})
+    num_labels: Annotated[int, Field(ge=1, le=1000, exclude=True)] = 2
+    """Of old files, which do not name their labels."""
+    id2label: dict[int, str] = Field(default_factory=lambda read: unnamed(read["num_labels"]))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -64,8 +71,13 @@ def parse_config(text: str | bytes, where: str) -> BertConfig:
     try:
         config = BertConfig.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"])) or "file"
+        if field == "model_type":
+            raise ArtifactError(
+                f"{where}: model_type {str(first['input'])[:40]!r} is another kind of network; 'bert' is what is read, "
+                "as of bert-base-cased or a MiniLM"
+            ) from None
         raise ArtifactError(f"{where}: {field}: {first['msg']}") from None
     if config.hidden_size % config.num_attention_heads:
         raise ArtifactError(

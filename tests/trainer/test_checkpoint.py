@@ -2,16 +2,22 @@
 
 import json
 import shutil
+import socket
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from schemas import Cut
-from toy import VOCABULARY, edit_json
-from trainer.checkpoint import OFFLINE, open_checkpoint, with_labels, write_shape
+from toy import VOCABULARY, edit_json, split_weights
+from trainer import checkpoint
+from trainer.checkpoint import OFFLINE, open_checkpoint, with_labels, write_shape, write_weights
 from worker.bert_config import parse_config
 from worker.errors import ArtifactError
+from worker.network import Bert
+from worker.weights import links, load_weights
 
 CUT = Cut(head=8, tail=8)
 
@@ -22,10 +28,10 @@ def copy(base: Path, tmp_path: Path) -> Path:
 
 
 def test_a_folder_is_opened_and_called_by_its_own_name(base: Path) -> None:
-    checkpoint = open_checkpoint(str(base))
-    assert checkpoint.name == "tiny-base"
-    assert checkpoint.config.num_hidden_layers == 2
-    assert checkpoint.weights == base / "model.safetensors"
+    found = open_checkpoint(str(base))
+    assert found.name == "tiny-base"
+    assert found.config.num_hidden_layers == 2
+    assert found.weights == base / "model.safetensors"
 
 
 def test_padding_and_truncation_of_its_tokenizer_are_left_behind(copy: Path) -> None:
@@ -41,11 +47,11 @@ def test_padding_and_truncation_of_its_tokenizer_are_left_behind(copy: Path) -> 
             "pad_token": "[PAD]",
         },
     )
-    checkpoint = open_checkpoint(str(copy))
-    content = json.loads(checkpoint.tokenizer)
+    found = open_checkpoint(str(copy))
+    content = json.loads(found.tokenizer)
     assert content["truncation"] is None
     assert content["padding"] is None
-    rows = checkpoint.review_tokenizer(CUT, []).encode(["the film was very good", "bad"])
+    rows = found.review_tokenizer(CUT, []).encode(["the film was very good", "bad"])
     assert [len(row.ids) for row in rows] == [7, 3]
 
 
@@ -60,9 +66,9 @@ def test_a_vocabulary_alone_is_turned_into_a_tokenizer(copy: Path) -> None:
 
 
 def test_what_is_written_has_the_labels_and_is_read_back(base: Path, tmp_path: Path) -> None:
-    checkpoint = open_checkpoint(str(base))
-    config = with_labels(checkpoint.config, ["bad", 'so "so"', "good"])
-    write_shape(tmp_path, config, checkpoint.tokenizer, max_tokens=16)
+    found = open_checkpoint(str(base))
+    config = with_labels(found.config, ["bad", 'so "so"', "good"])
+    write_shape(tmp_path, config, found.tokenizer, max_tokens=16)
     written = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert written["architectures"] == ["BertForSequenceClassification"]
     assert written["label2id"] == {"bad": 0, 'so "so"': 1, "good": 2}
@@ -79,9 +85,8 @@ def test_what_is_written_has_the_labels_and_is_read_back(base: Path, tmp_path: P
         (
             "model.safetensors",
             "pytorch_model.bin",
-            r"has pytorch_model\.bin but no model\.safetensors.*save_pretrained",
+            r"has pytorch_model\.bin but no model\.safetensors; pickled files can hold code.*python -c .import torch",
         ),
-        ("model.safetensors", "model.safetensors.index.json", "read from one safetensors file"),
         ("tokenizer.json", None, r"neither tokenizer\.json nor vocab\.txt"),
     ],
 )
@@ -108,9 +113,10 @@ def test_another_networks_tokenizer_is_refused(copy: Path) -> None:
         open_checkpoint(str(copy)).review_tokenizer(CUT, [])
 
 
-def test_another_architecture_is_refused(copy: Path) -> None:
-    edit_json(copy / "config.json", model_type="roberta")
-    with pytest.raises(ArtifactError, match=r"config\.json: model_type"):
+@pytest.mark.parametrize("kind", ["roberta", "distilbert", "albert", "modernbert"])
+def test_another_kind_of_network_is_refused(copy: Path, kind: str) -> None:
+    edit_json(copy / "config.json", model_type=kind)
+    with pytest.raises(ArtifactError, match=f"model_type '{kind}' is another kind of network; 'bert' is what is read"):
         open_checkpoint(str(copy))
 
 
@@ -125,12 +131,175 @@ def test_a_file_is_no_folder(base: Path) -> None:
         open_checkpoint(str(base / "config.json"))
 
 
-def test_a_hub_that_cannot_be_reached_says_what_to_do_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from huggingface_hub import constants
+class Hub:
+    """Stands in for the network between here and the hub."""
 
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+        from huggingface_hub import constants
+
+        self._set = monkeypatch.setattr
+        self._constants = constants
+        self._set(constants, "HF_HUB_CACHE", str(cache))
+        self._set(constants, "HF_HUB_OFFLINE", False)
+
+    def is_at(self, port: int) -> None:
+        self._set(self._constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+
+    def is_off(self) -> None:
+        self._set(self._constants, "HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
+    return Hub(monkeypatch, tmp_path)
+
+
+def refused(name: str = "bert-base-cased") -> str:
     with pytest.raises(ArtifactError) as caught:
-        open_checkpoint("bert-base-cased")
-    assert str(caught.value).startswith("bert-base-cased: no such folder here, and the Hugging Face hub could not")
-    assert OFFLINE in str(caught.value)
+        open_checkpoint(name)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_hub_that_is_switched_off_says_what_to_do_offline(hub: Hub) -> None:
+    hub.is_off()
+    line = refused()
+    assert line.startswith("bert-base-cased: no such folder here, and the Hugging Face hub could not")
+    assert OFFLINE in line
+
+
+def test_a_hub_that_nobody_answers_for_says_so_too(hub: Hub) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        hub.is_at(closed.getsockname()[1])
+        assert OFFLINE in refused()
+
+
+def test_a_hub_that_takes_the_call_and_says_nothing_is_given_up_within_seconds(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "HUB_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hub.is_at(silent.getsockname()[1])
+        begun = time.monotonic()
+        assert OFFLINE in refused()
+    assert time.monotonic() - begun < 60, "left to itself it waits for ever"
+
+
+def test_what_was_downloaded_before_is_found_without_a_network(hub: Hub, base: Path, tmp_path: Path) -> None:
+    cached = tmp_path / "models--them--theirs"
+    shutil.copytree(base, cached / "snapshots" / "abc")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    hub.is_off()
+    assert open_checkpoint("them/theirs").config.num_hidden_layers == 2
+
+
+# --- cased and uncased ---
+
+WORDS = (*VOCABULARY[:5], "the", "film", "The", "Film", "cafe", "café")
+
+
+@pytest.fixture
+def vocabulary(copy: Path) -> Path:
+    """A folder with `vocab.txt` and no `tokenizer.json`, as the first BERTs were published."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (copy / name).unlink()
+    (copy / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+    return copy
+
+
+def words_of(folder: Path, text: str = "The film café") -> list[str]:
+    row = open_checkpoint(str(folder)).review_tokenizer(CUT, []).encode([text])[0]
+    return [WORDS[number] for number in row.ids[1:-1]]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"do_lower_case": True}, ["the", "film", "cafe"]),
+        ({"do_lower_case": False}, ["The", "film", "café"]),
+        ({"do_lower_case": True, "strip_accents": False}, ["the", "film", "café"]),
+    ],
+)
+def test_a_vocabulary_is_read_as_its_options_say(vocabulary: Path, options: dict[str, bool], words: list[str]) -> None:
+    (vocabulary / "tokenizer_config.json").write_text(json.dumps(options))
+    assert words_of(vocabulary) == words
+
+
+def test_a_vocabulary_with_capitals_is_cased_where_nothing_is_said(vocabulary: Path) -> None:
+    assert words_of(vocabulary) == ["The", "film", "café"]
+    (vocabulary / "vocab.txt").write_text("\n".join(WORDS).replace("The", "a").replace("Film", "films"))
+    assert words_of(vocabulary) == ["the", "film", "cafe"]
+
+
+@pytest.mark.parametrize("cased", [True, False])
+def test_the_options_hold_over_a_tokenizer_that_says_otherwise_as_in_transformers(copy: Path, cased: bool) -> None:
+    from transformers import AutoTokenizer
+
+    edit_json(
+        copy / "tokenizer.json",
+        normalizer={
+            "type": "BertNormalizer",
+            "clean_text": True,
+            "lowercase": cased,
+            "handle_chinese_chars": True,
+            "strip_accents": None,
+        },
+    )
+    (copy / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": not cased})
+    )
+    found = json.loads(open_checkpoint(str(copy)).tokenizer)["normalizer"]
+    theirs = json.loads(AutoTokenizer.from_pretrained(copy).backend_tokenizer.to_str())["normalizer"]
+    assert found == theirs
+    assert found["lowercase"] is not cased
+
+
+# --- other files and shapes ---
+
+
+def test_weights_in_several_files_are_read_and_told_apart_by_their_digest(copy: Path) -> None:
+    whole = open_checkpoint(str(copy))
+    split_weights(copy, 3)
+    shards = open_checkpoint(str(copy))
+    assert shards.weights.name == "model.safetensors.index.json"
+    assert loaded(shards) == loaded(whole)
+    before = shards.digest
+    part = copy / "model-00002-of-00003.safetensors"
+    tensors = load_file(part)
+    name = min(tensors)
+    save_file(tensors | {name: tensors[name] + np.float32(1)}, part)
+    assert shards.digest != before
+
+
+def loaded(found: checkpoint.Checkpoint) -> bytes:
+    network = Bert(found.config)
+    load_weights(network, found.weights, head_required=False)
+    return b"".join(link.variable.numpy().tobytes() for link in links(network) if "classifier" not in link.names[0])
+
+
+@pytest.mark.parametrize(
+    ("layers", "heads", "width"),
+    [(12, 12, 24), (24, 16, 32), (6, 12, 24), (12, 12, 12), (2, 2, 4)],
+    ids=["base", "large", "MiniLM-L6", "MiniLM-L12", "tiny"],
+)
+def test_networks_of_every_published_depth_come_back_as_they_were(
+    base: Path, tmp_path: Path, layers: int, heads: int, width: int
+) -> None:
+    shape = {
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+    }
+    config = with_labels(open_checkpoint(str(base)).config.model_copy(update=shape), ["bad", "good"])
+    network = Bert(config)
+    write_shape(tmp_path, config, open_checkpoint(str(base)).tokenizer, 40)
+    write_weights(tmp_path, network)
+    again = Bert(open_checkpoint(str(tmp_path)).config)
+    load_weights(again, tmp_path / "model.safetensors")
+    ids = np.array([[2, 6, 7, 3]], dtype=np.int32)
+    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    np.testing.assert_array_equal(np.asarray(again(inputs)), np.asarray(network(inputs)))
+    assert network.count_params() == config.parameters

@@ -238,6 +238,26 @@ def test_a_checkpoint_without_a_head_cannot_be_imported(program: Program, base: 
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"architectures": ["BertForMaskedLM"]}, "is a BertForMaskedLM; BertForSequenceClassification is what can be"),
+        ({"architectures": ["BertForTokenClassification"]}, "is a BertForTokenClassification; "),
+        ({"problem_type": "multi_label_classification"}, r"not choose one of several labels \(multi label class"),
+        ({"id2label": {"0": "score"}}, r"does not choose one of several labels \(1 output\)"),
+    ],
+)
+def test_a_head_for_something_else_is_not_taken_for_a_classifier(
+    tiny_folder: Path, tmp_path: Path, fields: dict[str, object], fault: str
+) -> None:
+    source = Path(shutil.copytree(tiny_folder, tmp_path / "source"))
+    (source / "config.json").chmod(0o644)
+    edit_json(source / "config.json", **fields)
+    with pytest.raises(ArtifactError, match=fault):
+        export.import_folder(str(source), tmp_path / "m", cut="head", max_tokens=None, cleaning=[], labels=None)
+    assert not (tmp_path / "m").exists()
+
+
 def test_a_read_only_source_is_enough(tiny_folder: Path, tmp_path: Path) -> None:
     source = Path(shutil.copytree(tiny_folder, tmp_path / "source"))
     for path in (*source.iterdir(), source):

@@ -51,6 +51,44 @@ def test_fields_without_a_part_in_the_arithmetic_are_ignored() -> None:
     assert parse(torch_dtype="float16", use_cache=True, transformers_version="5.23.0") == parse()
 
 
+def test_a_number_of_labels_names_them_where_nothing_else_does() -> None:
+    assert parse(num_labels=3).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+    assert parse(num_labels=3, id2label={"0": "a", "1": "b"}).labels == ("a", "b")
+    assert "num_labels" not in parse(num_labels=3).model_dump()
+    with pytest.raises(ArtifactError, match="num_labels: Input should be less than or equal to 1000"):
+        parse(num_labels=10**9)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "parameters"),
+    [
+        ("bert-base-uncased", {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072}, 109_483_778),
+        (
+            "bert-base-cased",
+            {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072, "vocab_size": 28_996},
+            108_311_810,
+        ),
+        (
+            "bert-large-uncased",
+            {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
+            335_143_938,
+        ),
+        ("MiniLM-L6", {}, 22_713_986),
+        ("MiniLM-L12", {"num_hidden_layers": 12}, 33_360_770),
+        (
+            "bert-tiny",
+            {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512},
+            4_386_178,
+        ),
+    ],
+)
+def test_published_shapes_have_their_published_number_of_weights(
+    name: str, shape: dict[str, int], parameters: int
+) -> None:
+    """With a head of two labels, as `BertForSequenceClassification` counts them."""
+    assert parse(**shape).parameters == parameters, name
+
+
 def test_labels_stand_in_the_order_of_their_numbers() -> None:
     assert parse(id2label={"2": "c", "0": "a", "1": "b"}).labels == ("a", "b", "c")
 
@@ -58,7 +96,7 @@ def test_labels_stand_in_the_order_of_their_numbers() -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"model_type": "roberta"}, "model_type: Input should be 'bert'"),
+        ({"model_type": "roberta"}, "model_type 'roberta' is another kind of network; 'bert' is what is read"),
         ({"hidden_act": "silu"}, "hidden_act: Input should be 'gelu'"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type: Input should be 'absolute'"),
         ({"is_decoder": True}, "is_decoder: Input should be False"),

@@ -1,5 +1,6 @@
 """Weights between the network and safetensors, both ways."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from toy import split_weights
 from worker.bert_config import BertConfig, parse_config
 from worker.errors import ArtifactError
 from worker.network import Bert
-from worker.weights import links, load_weights, save_weights
+from worker.weights import find_weights, links, load_weights, save_weights, weight_files
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -91,6 +93,55 @@ def test_old_and_bare_names_are_read(
     load_weights(network, saved(tmp_path, renamed))
     for name, value in values(network).items():
         np.testing.assert_array_equal(value, wanted[name], err_msg=name)
+
+
+def test_a_checkpoint_with_nothing_but_a_masked_word_head_leaves_pooler_and_head_fresh(
+    network: Bert, tensors: Tensors, tmp_path: Path
+) -> None:
+    width = tensors["bert.embeddings.LayerNorm.weight"].shape[0]
+    masked = {name: tensor for name, tensor in tensors.items() if "pooler" not in name and "classifier" not in name}
+    masked |= {
+        "cls.predictions.bias": np.zeros(78, dtype=np.float32),
+        "cls.predictions.transform.dense.weight": np.zeros((width, width), dtype=np.float32),
+        "cls.predictions.transform.LayerNorm.gamma": np.zeros(width, dtype=np.float32),
+    }
+    assert load_weights(network, saved(tmp_path, masked), head_required=False) == ("pooler", "classifier")
+    words = values(network)["bert.embeddings.word_embeddings.weight"]
+    np.testing.assert_array_equal(words, tensors["bert.embeddings.word_embeddings.weight"].astype(np.float32))
+
+
+def indexed(folder: Path, **places: object) -> Path:
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": places}))
+    return path
+
+
+def test_weights_in_several_files_are_one_checkpoint(network: Bert, tensors: Tensors, tmp_path: Path) -> None:
+    load_weights(network, saved(tmp_path, tensors))
+    wanted = values(network)
+    split_weights(tmp_path, 2)
+    for variable in network.trainable_variables:
+        variable.assign(np.zeros(variable.shape))
+    load_weights(network, find_weights(tmp_path))
+    for name, value in values(network).items():
+        np.testing.assert_array_equal(value, wanted[name], err_msg=name)
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(ArtifactError, match=r"model-00002-of-00002\.safetensors: no such file"):
+        load_weights(network, find_weights(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["../other.safetensors", "/etc/passwd", "weights.bin", 7, "", None])
+def test_an_index_names_files_beside_it_and_nothing_else(tmp_path: Path, name: object) -> None:
+    with pytest.raises(ArtifactError, match=r"index\.json: (not an index|names no files)"):
+        weight_files(indexed(tmp_path, word=name))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": {}}', '{"weight_map": "x"}'])
+def test_an_index_that_is_none_is_one_line(tmp_path: Path, content: str) -> None:
+    path = indexed(tmp_path)
+    path.write_text(content)
+    with pytest.raises(ArtifactError, match=r"index\.json: "):
+        weight_files(path)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
