@@ -5,7 +5,7 @@ In: a folder, or a name on the hub. Out: the same layout with a classification h
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from worker.weights import WEIGHTS_INDEX, find_weights, save_weights, weight_fil
 
 VOCABULARY = "vocab.txt"
 TOKENIZER_CONFIG = "tokenizer_config.json"
+CLASSIFIER = "BertForSequenceClassification"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 HUB_SECONDS = 5.0
 OFFLINE = (
@@ -221,16 +222,19 @@ def with_labels(config: BertConfig, labels: Sequence[str]) -> BertConfig:
     return config.model_copy(update={"id2label": dict(enumerate(labels))})
 
 
-def write_shape(folder: Path, config: BertConfig, tokenizer: str, max_tokens: int) -> None:
-    """Write all of a checkpoint but its weights, as `BertForSequenceClassification`.
+def write_shape(
+    folder: Path, config: BertConfig, tokenizer: str, max_tokens: int, architecture: str = CLASSIFIER
+) -> None:
+    """Write all of a checkpoint but its weights.
 
     Args:
         folder: exists; files in it are replaced.
         config: the network's shape and labels.
         tokenizer: the text of `tokenizer.json`.
         max_tokens: the longest row that the network is trained on.
+        architecture: as `transformers` calls it; labels are written for a classifier only.
     """
-    (folder / CONFIG).write_text(_dump(config_fields(config, tokenizer)), encoding="utf-8")
+    (folder / CONFIG).write_text(_dump(config_fields(config, tokenizer, architecture)), encoding="utf-8")
     (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")
     (folder / TOKENIZER_CONFIG).write_text(_dump(_tokenizer_fields(tokenizer, max_tokens)), encoding="utf-8")
 
@@ -241,11 +245,17 @@ def write_weights(folder: Path, network: Any) -> None:
     sync(folder)
 
 
-def stage_weights(folder: Path, network: Any) -> Path:
-    """Write what will be `model.safetensors` under a name that no reader looks for, down to the disk."""
+def stage_weights(folder: Path, network: Any, save: Callable[[Any, Path], None] | None = None) -> Path:
+    """Write what will be `model.safetensors` under a name that no reader looks for, down to the disk.
+
+    Args:
+        folder: of the checkpoint.
+        network: to write.
+        save: writes it into a file; as a classifier where absent.
+    """
     temporary = folder / f".{WEIGHTS}.part"
     try:
-        save_weights(network, temporary)
+        (save or save_weights)(network, temporary)
         sync(temporary)
     except (SafetensorError, OSError) as error:  # the first is how the library reports a full disk
         temporary.unlink(missing_ok=True)
@@ -253,21 +263,25 @@ def stage_weights(folder: Path, network: Any) -> Path:
     return temporary
 
 
-def config_fields(config: BertConfig, tokenizer: str) -> dict[str, Any]:
+def config_fields(config: BertConfig, tokenizer: str, architecture: str = CLASSIFIER) -> dict[str, Any]:
     """What `config.json` holds: the network's shape and what `transformers` needs beyond it."""
-    return config.model_dump() | {
-        "architectures": ["BertForSequenceClassification"],
+    fields = config.model_dump(exclude={"id2label"}) | {
+        "architectures": [architecture],
+        "pad_token_id": control_tokens(tokenizer).get("[PAD]", 0),
+        "dtype": "float32",
+    }
+    if architecture != CLASSIFIER:
+        return fields
+    return fields | {
         "id2label": {str(index): label for index, label in enumerate(config.labels)},
         "label2id": {label: index for index, label in enumerate(config.labels)},
-        "pad_token_id": _control_tokens(tokenizer).get("[PAD]", 0),
         "problem_type": "single_label_classification",
-        "dtype": "float32",
     }
 
 
 def _tokenizer_fields(tokenizer: str, max_tokens: int) -> dict[str, Any]:
     """What `tokenizer_config.json` holds: `tokenizer.json` is taken as it is, and a text that says "[SEP]" is text."""
-    known = _control_tokens(tokenizer)
+    known = control_tokens(tokenizer)
     roles = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -278,7 +292,7 @@ def _tokenizer_fields(tokenizer: str, max_tokens: int) -> dict[str, Any]:
     }
 
 
-def _control_tokens(tokenizer: str) -> dict[str, int]:
+def control_tokens(tokenizer: str) -> dict[str, int]:
     """Control tokens and their ids."""
     return {token["content"]: token["id"] for token in json.loads(tokenizer).get("added_tokens", ())}
 

@@ -37,6 +37,7 @@ def _callback(version: VersionOption = False) -> None:
 for command in (
     cli_data.prepare,
     cli_data.inspect,
+    cli_train.adapt,
     cli_train.train,
     cli_model.export,
     cli_model.import_,

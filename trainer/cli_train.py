@@ -1,4 +1,4 @@
-"""The command `train`."""
+"""The commands that learn: `train`, `adapt`."""
 
 import sys
 from pathlib import Path
@@ -224,4 +224,131 @@ def train(
     if history.stopped_early:
         reporter.fact("stopped", f"after epoch {len(history.epochs)} of {epochs}: none was better than the best since")
     reporter.fact("next", f"review-trainer export {out} --out models/NAME")
+    print(out)
+
+
+def adapt(
+    base: Annotated[
+        str,
+        typer.Option(
+            metavar="CHECKPOINT", help="BERT to start from: a folder in Hugging Face layout, or a name on its hub."
+        ),
+    ],
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="FILE",
+            help="Texts without labels: a CSV with a column `text`, or a `.txt` with a text a line; .gz too. May stand "
+            "there several times.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make: a checkpoint for `train --base`.")],
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Take as many steps as should last so long on this machine.",
+            show_default="as --epochs says",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Times each text is seen.", show_default="1", rich_help_panel=LEARNING)
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", "--batch", help="Rows of a step.", rich_help_panel=LEARNING)
+    ] = 32,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--learning-rate",
+            "--rate",
+            help="Highest rate of the schedule.",
+            show_default="3e-4 up to 384 columns, 1e-4 beyond",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    whole_words: Annotated[
+        bool,
+        typer.Option("--whole-words", help="Mask all pieces of a word or none: harder.", rich_help_panel=LEARNING),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of all that is random.", rich_help_panel=LEARNING)] = 0,
+    length: Annotated[
+        int, typer.Option(help="Tokens of a row; a longer text is several rows.", rich_help_panel=READING)
+    ] = 128,
+    cleaning: Annotated[
+        str,
+        typer.Option(
+            metavar="RULES", help="Rules by which text is cleaned, in order: as in `train`.", rich_help_panel=READING
+        ),
+    ] = ",".join(NOTEBOOK),
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            help="Type of the matrix products; `auto` takes the fastest that this device multiplies in hardware.",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = "auto",
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on from the checkpoint in DIR; begin where there is none.", rich_help_panel=KEEPING
+        ),
+    ] = False,
+    checkpoint_minutes: Annotated[
+        float,
+        typer.Option(min=0, help="Between two checkpoints; each epoch ends with one.", rich_help_panel=KEEPING),
+    ] = 5.0,
+    force: Force = False,
+) -> None:
+    """Have a BERT read texts without labels first, so that it needs fewer with: it guesses masked words of them.
+
+    Of each row 15 % of the tokens are to be guessed: 80 % of these are masked, 10 % another word, 10 % as they are.
+    Prints how held-out words are guessed before and after. What comes out is for `train --base`; it loads in
+    `transformers` as `BertForMaskedLM`. Do not let it read the reviews that the model is tested on.
+
+    ```
+    review-trainer adapt --base checkpoints/minilm --data unlabelled.csv.gz --out checkpoints/mine --minutes 60
+    review-trainer adapt --base checkpoints/minilm --data unlabelled.csv.gz --out checkpoints/mine --minutes 60 --resume
+    review-trainer adapt --base bert-base-cased --data train.csv --data more.txt --out checkpoints/mine --epochs 2
+    review-trainer train data/imdb --base checkpoints/mine --out runs/adapted
+    ```
+    """
+    from trainer.adapt_settings import adapt_settings_from
+    from trainer.progress import Reporter, duration
+    from trainer.settings import parse_cleaning
+    from worker.errors import UsageError
+    from worker.quiet import import_tensorflow
+
+    if minutes is not None and epochs is not None:
+        raise UsageError("--minutes and --epochs both say how long; give one of them")
+    if resume and force:
+        raise UsageError("--resume goes on with an adaptation, --force replaces it; give one of them")
+    settings = adapt_settings_from(
+        base=base,
+        epochs=epochs or 1,
+        minutes=minutes,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        length=length,
+        whole_words=whole_words,
+        cleaning=parse_cleaning(cleaning),
+        precision=precision,
+        seed=seed,
+    )
+    reporter = Reporter()
+    import_tensorflow()
+    from trainer.adapt import adapt as read
+    from trainer.adapt import guessing
+    from trainer.interrupt import InterruptedRun
+    from trainer.train import Conduct
+
+    conduct = Conduct(resume=resume, every=60 * checkpoint_minutes)
+    try:
+        history = read(settings, data, out, force=force, reporter=reporter, conduct=conduct)
+    except InterruptedRun as interrupted:
+        sys.exit(interrupted.exit_code)
+    reporter.fact("took", duration(history.seconds))
+    if history.best is not None:
+        reporter.fact("after", guessing(history.best.validation_loss, history.best.validation_accuracy))
+    reporter.fact("next", f"review-trainer train DATA --base {out} --out RUN")
     print(out)

@@ -1,12 +1,14 @@
-"""Labelled reviews from a CSV: good rows and refused ones, each with its number and reason.
+"""Labelled reviews from a CSV: good rows and refused ones, each with its number and reason; and texts without labels.
 
-In: a CSV in UTF-8 with the columns `text` and `sentiment`, plain or gzip. Out: a `LabelledFile`.
+In: a CSV in UTF-8 with the columns `text` and `sentiment`, plain or gzip. Out: a `LabelledFile`. Or a CSV with `text`
+alone, or a text a line: a `TextFile`.
 """
 
 import csv
 import gzip
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -20,6 +22,8 @@ from worker.artifact import digest_file
 from worker.errors import UsageError
 
 TEXT, LABEL = "text", "sentiment"
+LINES = (".txt", ".txt.gz")
+"""How the name of a file with a text a line ends."""
 UNKNOWN_LABEL = "unknown label"
 GZIP_MAGIC = b"\x1f\x8b"
 FIELD_LIMIT = 1 << 30
@@ -96,10 +100,9 @@ def read_labelled(path: Path, labels: Labels, refuse: Callable[[Refusal], None])
     Raises:
         UsageError: the file cannot be read, is not a CSV in UTF-8, lacks a column, or has no row that can be used.
     """
-    csv.field_size_limit(FIELD_LIMIT)
     good: list[LabelledReview] = []
     refusals: list[Refusal] = []
-    try:
+    with _reading(path):
         digest = digest_file(path).sha256
         with _open(path) as file:
             for found in _rows(path, file, labels):
@@ -108,13 +111,21 @@ def read_labelled(path: Path, labels: Labels, refuse: Callable[[Refusal], None])
                 else:
                     refusals.append(found)
                     refuse(found)
+    if not good:
+        raise UsageError(f"{path}: {_why_nothing(refusals, labels)}")
+    return LabelledFile(path.name, digest, good, len(refusals))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what can be wrong with a file as such into one line."""
+    csv.field_size_limit(FIELD_LIMIT)
+    try:
+        yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UsageError(f"{path}: broken gzip file: {error}; a whole .csv or .csv.gz is accepted") from None
     except OSError as error:
         raise UsageError(f"{path}: {(error.strerror or str(error)).lower()}") from None
-    if not good:
-        raise UsageError(f"{path}: {_why_nothing(refusals, labels)}")
-    return LabelledFile(path.name, digest, good, len(refusals))
 
 
 def _open(path: Path) -> IO[str]:
@@ -196,3 +207,73 @@ def _why_nothing(refusals: list[Refusal], labels: Labels) -> str:
     if all(refusal.reason.startswith(UNKNOWN_LABEL) for refusal in refusals):
         return f"has no row with a known label, of {len(refusals):,}; accepted: {labels.accepted} (see --labels)"
     return f"has no row that can be used, of {len(refusals):,}; the first: {refusals[0]}"
+
+
+@dataclass(frozen=True, slots=True)
+class TextFile:
+    """One file of texts, read.
+
+    Attributes:
+        name: file name without its folder.
+        sha256: of the file as it lies on the disk.
+        texts: the good ones, in their order.
+        refused: number of rows that were left out.
+    """
+
+    name: str
+    sha256: str
+    texts: list[str]
+    refused: int
+
+
+def read_texts(path: Path, refuse: Callable[[Refusal], None]) -> TextFile:
+    """Read texts without labels: the column `text` of a CSV, whatever others it has, or every line of a `.txt`.
+
+    Args:
+        path: plain or gzip, told apart by content.
+        refuse: called once for every row that is left out; a blank line is none.
+
+    Raises:
+        UsageError: the file cannot be read, is not in UTF-8, lacks the column, or has no text that can be used.
+    """
+    texts: list[str] = []
+    refused = 0
+    with _reading(path):
+        digest = digest_file(path).sha256
+        with _open(path) as file:
+            found = _lines(file) if path.name.lower().endswith(LINES) else _texts(path, file)
+            for row, (lines, text, misfit) in enumerate(found):
+                fault = misfit or _text_fault(text)
+                if fault is None:
+                    texts.append(text)
+                else:
+                    refused += 1
+                    refuse(Refusal(row, lines, fault))
+    if not texts:
+        raise UsageError(f"{path}: has no text that can be used, of {refused:,}")
+    return TextFile(path.name, digest, texts, refused)
+
+
+def _lines(file: IO[str]) -> Iterator[tuple[tuple[int, int], str, str | None]]:
+    for number, line in enumerate(file, start=1):
+        if line.strip():
+            yield (number, number), line.rstrip("\r\n"), None
+
+
+def _texts(path: Path, file: IO[str]) -> Iterator[tuple[tuple[int, int], str, str | None]]:
+    """Of each row the lines that it stands on, its text, and why it does not fit the header, where it does not."""
+    reader = csv.reader(file)
+    header = [name.strip() for name in next(reader, [])]
+    if header.count(TEXT) != 1:
+        found = ", ".join(_shown(name) for name in header[:10]) or "nothing"
+        raise UsageError(
+            f"{path}: a CSV with one column {TEXT!r} is needed, others are passed over; found {found}; a file with a "
+            "text a line ends in .txt"
+        )
+    at, last_line = header.index(TEXT), reader.line_num
+    for fields in reader:
+        lines, last_line = (last_line + 1, reader.line_num), reader.line_num
+        if len(fields) == len(header):
+            yield lines, fields[at], None
+        elif fields:
+            yield lines, "", f"has {len(fields)} columns, the header has {len(header)}"

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.dataset import Buckets, Examples, Plan
-from trainer.job import Job
+from trainer.dataset import Buckets, Plan
+from trainer.work import Sized, Work
 
 Feed = Callable[[Plan], Iterator[Any]]
 """A plan's training batches, as the network's step functions take them."""
@@ -45,11 +45,11 @@ class Speed:
             full = float(np.interp(width, self.widths, self.seconds))
         return full * rows / self.batch
 
-    def training(self, plan: Plan, examples: Examples, buckets: Buckets) -> list[float]:
+    def training(self, plan: Plan, examples: Sized, buckets: Buckets) -> list[float]:
         """Seconds of each step of a plan."""
         return [self.step(len(rows), buckets.width(examples.lengths[rows])) for rows in plan]
 
-    def validation(self, plan: Plan, examples: Examples, buckets: Buckets) -> float:
+    def validation(self, plan: Plan, examples: Sized, buckets: Buckets) -> float:
         """Seconds of a validation pass."""
         return self.forward_share * sum(self.training(plan, examples, buckets))
 
@@ -63,7 +63,7 @@ class Pace:
         total: seconds of the run.
     """
 
-    def __init__(self, job: Job, speed: Speed) -> None:
+    def __init__(self, job: Work, speed: Speed) -> None:
         self.steps = [list(accumulate(speed.training(plan, job.training, job.buckets))) for plan in job.plans]
         self.validation = speed.validation(job.validation_plan, job.validation, job.buckets)
         self.total = sum(steps[-1] + self.validation for steps in self.steps)
@@ -74,7 +74,7 @@ class Pace:
         return before + (self.steps[epoch][step - 1] if step else 0.0)
 
 
-def measure(network: Any, feed: Feed, examples: Examples, plan: Plan, buckets: Buckets) -> Speed:
+def measure(network: Any, feed: Feed, examples: Sized, plan: Plan, buckets: Buckets) -> Speed:
     """Time real training steps on planned batches: the narrowest, the median, the widest; then put everything back.
 
     The widest comes first: it shows at once whether the memory suffices.

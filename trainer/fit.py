@@ -12,18 +12,16 @@ from typing import Any, NoReturn
 import numpy as np
 
 from trainer.board import Board
-from trainer.checkpoint import stage_weights
 from trainer.disk import sync
 from trainer.errors import TrainingError
 from trainer.estimate import Pace
 from trainer.interrupt import Interrupt, InterruptedRun
-from trainer.job import Job
 from trainer.optimizer import averaged
 from trainer.progress import Advance, Reporter, duration
-from trainer.rating import as_classifier
 from trainer.resume import Earlier
-from trainer.run import HISTORY, EpochRecord, History, write_history
+from trainer.run import HISTORY, Before, EpochRecord, History, write_history
 from trainer.snapshot import CHECKPOINT, State, libraries, restore, write_snapshot
+from trainer.work import Work
 from worker.artifact import WEIGHTS, digest_file
 from worker.errors import ArtifactError
 
@@ -48,11 +46,12 @@ class Fit:
         board: TensorBoard.
         interrupt: asks the run to end.
         every: seconds between two checkpoints, beside those at the ends of epochs.
+        before: how the network does before the first step, where that is known.
     """
 
     def __init__(
         self,
-        job: Job,
+        job: Work,
         network: Any,
         pace: Pace,
         out: Path,
@@ -60,6 +59,7 @@ class Fit:
         board: Board,
         interrupt: Interrupt,
         every: float,
+        before: Before | None = None,
     ) -> None:
         self._job, self._network, self._pace, self._out = job, network, pace, out
         self._reporter, self._board, self._interrupt, self._every = reporter, board, interrupt, every
@@ -72,6 +72,7 @@ class Fit:
             parameters=network.count_params(),
             padding=job.padding,
             estimated_seconds=pace.total,
+            before=before,
         )
 
     def go_on(self, earlier: Earlier) -> None:
@@ -113,7 +114,8 @@ class Fit:
         place = f"step {self._step:,} of epoch {self._epoch + 1}" if self._step else f"epoch {self._epoch}"
         self._reporter.fact("resumed", f"behind {place}, from {self._out / CHECKPOINT}")
         for record in self.history.epochs:
-            self._reporter.say(epoch_line(record, len(self._job.plans), self.history.best_epoch == record.epoch))
+            best = self.history.best_epoch == record.epoch
+            self._reporter.say(epoch_line(record, len(self._job.plans), best, self._job.unit))
 
     def run(self) -> History:
         """Train to the end.
@@ -127,7 +129,7 @@ class Fit:
             with self._reporter.bar(name, self._pace.steps[self._epoch][-1] + self._pace.validation) as advance:
                 record = self._run_epoch(advance)
             best = self.history.best_epoch == record.epoch
-            self._reporter.say(epoch_line(record, len(self._job.plans), best))
+            self._reporter.say(epoch_line(record, len(self._job.plans), best, self._job.unit))
             if self._interrupt.number is not None and not self.history.finished(self._job.settings):
                 self._leave()
         (self._out / CHECKPOINT).unlink(missing_ok=True)
@@ -171,13 +173,13 @@ class Fit:
             validation_loss=self._check(validated["loss"]),
             validation_accuracy=validated["accuracy"],
             seconds=self._seconds,
-            reviews_per_second=len(self._job.training) / training_seconds,
+            reviews_per_second=sum(map(len, self._job.plans[self._epoch])) / training_seconds,
             rating=self._job.rating_error(validated),
         )
 
     def _judged(self, record: EpochRecord) -> History:
         """The history with this epoch, stopped where the last better one is too long ago."""
-        history, patience = self.history.with_epoch(record), self._job.settings.patience
+        history, patience = self.history.with_epoch(record), self._job.patience
         if patience is None or record.epoch == len(self._job.plans):
             return history
         return history.model_copy(update={"stopped_early": record.epoch - (history.best_epoch or 0) >= patience})
@@ -189,7 +191,7 @@ class Fit:
             advance(self._pace.steps[self._epoch][self._step - 1], "")
         if self._step == len(plan):
             return
-        batches = self._job.training_batches(self._network, plan[self._step :])
+        batches = self._job.batches_from(self._network, self._epoch, self._step)
         while self._step < len(plan):
             logs = self._network.train_function(batches)
             self._step += 1
@@ -214,7 +216,7 @@ class Fit:
         left = (self._pace.total - done) * (spent + 60) / (done + 60)
         advance(
             self._pace.steps[self._epoch][self._step - 1],
-            f"loss {loss:.4f}  accuracy {accuracy:.4f}  {speed:.1f} reviews/s  {duration(left)} left",
+            f"loss {loss:.4f}  accuracy {accuracy:.4f}  {speed:.1f} {self._job.unit}/s  {duration(left)} left",
         )
         if self._board.open:
             number = sum(len(plan) for plan in self._job.plans[: self._epoch]) + self._step
@@ -243,10 +245,7 @@ class Fit:
 
     def _stage(self, record: EpochRecord) -> Path:
         """Write the network as it is, under a name that no reader looks for."""
-        ratings = self._job.ratings
-        if ratings is None:
-            return stage_weights(self._out, self._network)
-        return stage_weights(self._out, as_classifier(self._network, self._job.shape, ratings, record.validation_loss))
+        return self._job.stage(self._out, self._network, record.validation_loss)
 
     def _close_epoch(self, history: History, staged: Path | None) -> None:
         """Checkpoint, weights, history, in this order: what comes later can be made from what comes earlier."""
@@ -264,7 +263,7 @@ class Fit:
         state = State(
             settings=self._job.settings,
             device=self._job.device.name,
-            data_digest=self._job.info.data_digest,
+            data_digest=self._job.data_digest,
             base_digest=self._base_digest,
             epoch=self._epoch,
             step=self._step,
@@ -295,13 +294,13 @@ class Fit:
         return loss
 
 
-def epoch_line(record: EpochRecord, epochs: int, best: bool) -> str:
+def epoch_line(record: EpochRecord, epochs: int, best: bool, unit: str) -> str:
     """One epoch, for a person."""
     off = f"  mean error {record.rating.mae:.3f}" if record.rating else ""
     return (
         f"epoch {record.epoch}/{epochs}   loss {record.loss:.4f}  accuracy {record.accuracy:.4f}   "
         f"validation loss {record.validation_loss:.4f}  accuracy {record.validation_accuracy:.4f}{off}   "
-        f"{duration(record.seconds)}, {record.reviews_per_second:.1f} reviews/s{'   best so far' if best else ''}"
+        f"{duration(record.seconds)}, {record.reviews_per_second:.1f} {unit}/s{'   best so far' if best else ''}"
     )
 
 

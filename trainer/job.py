@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from schemas import Cut
 from trainer.card import describe_cut
-from trainer.checkpoint import Checkpoint, open_checkpoint, with_labels
+from trainer.checkpoint import Checkpoint, open_checkpoint, stage_weights, with_labels, write_shape
 from trainer.dataset import (
     Buckets,
     Examples,
@@ -32,9 +32,10 @@ from trainer.info import DataInfo, Split, read_info
 from trainer.optimizer import make_optimizer
 from trainer.prepared import read_split
 from trainer.progress import Reporter
-from trainer.rating import Ratings, rating_metrics, rating_numbers, ratings_of
+from trainer.rating import Ratings, as_classifier, rating_metrics, rating_numbers, ratings_of
 from trainer.replicas import refuse_small, refuse_unshared, strategy_for, stream
-from trainer.settings import NARROW, ClassWeights, TrainSettings, default_learning_rate
+from trainer.run import start_run
+from trainer.settings import NARROW, SETTINGS, ClassWeights, TrainSettings, default_learning_rate, read_settings
 from worker.bert_config import BertConfig
 from worker.errors import SettingsError
 from worker.network import Bert
@@ -74,6 +75,44 @@ class Job:
     def shape(self) -> BertConfig:
         """Of what is written: one output a label."""
         return with_labels(self.checkpoint.config, self.info.labels)
+
+    @property
+    def patience(self) -> int | None:
+        """See `trainer.work`."""
+        return self.settings.patience
+
+    @property
+    def marker(self) -> str:
+        """See `trainer.work`."""
+        return SETTINGS
+
+    @property
+    def unit(self) -> str:
+        """See `trainer.work`."""
+        return "reviews"
+
+    @property
+    def data_digest(self) -> str:
+        """Of the training and the validation reviews."""
+        return self.info.data_digest
+
+    def begin(self, folder: Path) -> None:
+        """Write settings, the data's `info.json`, and all of the model but its weights."""
+        start_run(folder, self.settings, self.info)
+        write_shape(folder, self.shape, self.checkpoint.tokenizer, self.buckets.longest)
+
+    def begun(self, out: Path) -> tuple[TrainSettings, str]:
+        """The settings and the data's digest that a run was begun with."""
+        return read_settings(out), read_info(out).data_digest
+
+    def stage(self, out: Path, network: Any, loss: float) -> Path:
+        """Write the network, as a classifier, under a name that no reader looks for."""
+        shown = network if self.ratings is None else as_classifier(network, self.shape, self.ratings, loss)
+        return stage_weights(out, shown)
+
+    def batches_from(self, network: Any, epoch: int, step: int) -> Iterator[Any]:
+        """What the network's training step takes, from a step of an epoch on; both count from 0."""
+        return self.training_batches(network, self.plans[epoch][step:])
 
     def training_batches(self, network: Any, plan: Plan) -> Iterator[Any]:
         """What the network's training step takes."""

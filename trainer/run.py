@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, ValidationError
 
 from schemas.record import Record
+from trainer.adapt_settings import AdaptSettings
 from trainer.disk import sync
 from trainer.errors import DataError
 from trainer.evaluation import RatingError
@@ -38,6 +39,16 @@ class EpochRecord(Record):
     their mean, over their standard deviation; the accuracies the share whose nearest rating is the right one."""
 
 
+class Before(Record):
+    """How a network does before the first step.
+
+    Example: `{"loss": 9.87, "accuracy": 0.031}`
+    """
+
+    loss: float
+    accuracy: float
+
+
 class History(Record):
     """What `history.json` holds.
 
@@ -55,6 +66,9 @@ class History(Record):
     """What was said before training started."""
     seconds: float = 0.0
     """What it took so far, from the first step on."""
+    before: Before | None = None
+    """What the network said of the held-out rows before it learned: where words are guessed, which it can from the
+    start."""
     best_epoch: int | None = None
     """The epoch whose weights the folder holds: highest validation accuracy, then lowest validation loss; of ratings
     the lowest loss."""
@@ -67,7 +81,7 @@ class History(Record):
         """The record of the best epoch."""
         return next((record for record in self.epochs if record.epoch == self.best_epoch), None)
 
-    def finished(self, settings: TrainSettings) -> bool:
+    def finished(self, settings: TrainSettings | AdaptSettings) -> bool:
         """Whether nothing of the run is left to do."""
         return self.stopped_early or len(self.epochs) >= settings.epochs
 

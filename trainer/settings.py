@@ -1,7 +1,8 @@
 """The settings of a training run: one frozen model, saved as `settings.json` beside the weights."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +18,7 @@ Optimizer = Literal["adamw", "adam"]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 Task = Literal["classification", "regression"]
 ClassWeights = Literal["balanced"] | dict[str, Annotated[float, Field(gt=0, le=1e6)]]
+Settings = TypeVar("Settings", bound=BaseModel)
 
 NARROW = 384
 """Columns. Up to this width a network keeps learning at a rate at which a wider one forgets its pre-training."""
@@ -140,8 +142,13 @@ def settings_from(**values: object) -> TrainSettings:
     Raises:
         SettingsError: a value is out of range; says which and what is accepted.
     """
+    return validated(TrainSettings, values)
+
+
+def validated(model: type[Settings], values: Mapping[str, object]) -> Settings:
+    """A model of settings from options of the same names; see `settings_from`."""
     try:
-        return TrainSettings.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         option = "--" + str(first["loc"][0]).replace("_", "-")

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from schemas.record import Digest, Record
+from trainer.adapt_settings import AdaptSettings
 from trainer.disk import sync
 from trainer.run import History
 from trainer.settings import TrainSettings
@@ -42,7 +43,7 @@ class State(Record):
     model_config = ConfigDict(extra="forbid")
 
     format: Literal[1] = 1
-    settings: TrainSettings
+    settings: TrainSettings | AdaptSettings
     data_digest: Digest
     base_digest: Digest
     epoch: Annotated[int, Field(ge=0)]

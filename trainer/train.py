@@ -1,7 +1,8 @@
 """Train: prepared data and a base checkpoint in, a run folder with the best epoch's weights out."""
 
 import shutil
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ import keras
 import tensorflow as tf
 
 from trainer.board import FOLDER, Board
-from trainer.checkpoint import write_shape
 from trainer.device import make_deterministic
 from trainer.disk import check_room, check_writable
 from trainer.errors import TrainingError
@@ -19,13 +19,14 @@ from trainer.fit import Fit
 from trainer.folders import new_folder, refuse_existing, writing
 from trainer.held import data_noted
 from trainer.interrupt import Interrupt
-from trainer.job import Job, build_network, describe, plan_job
+from trainer.job import build_network, describe, plan_job
 from trainer.memory import held_bytes, memory_line
 from trainer.progress import Reporter, duration
 from trainer.resume import Earlier, earlier_run
-from trainer.run import HISTORY, History, start_run
+from trainer.run import HISTORY, Before, History
 from trainer.settings import SETTINGS, TrainSettings
 from trainer.snapshot import CHECKPOINT, variables
+from trainer.work import Work
 
 
 @dataclass(frozen=True)
@@ -85,23 +86,30 @@ def train(
     describe(job, network, fresh, reporter)
     reporter.fact("memory", memory_line(job, network))
     check_room(out, disk_bytes(network, copies=1 if earlier else 2))
-    try:
+    longest = job.buckets.longest
+    with memory_sufficing(
+        f"batches of {settings.batch_size} x {longest} tokens",
+        "lower --batch-size or --max-tokens (--accumulate keeps the step as it is)",
+    ):
         with reporter.working("compiling the training step and timing it"):
             speed = measure(
                 network, lambda plan: job.training_batches(network, plan), job.training, job.plans[0], job.buckets
             )
         pace = Pace(job, speed)
-        done = _done(pace, earlier)
+        done = seconds_done(pace, earlier)
         rest = " for what is left" if done else ""
         reporter.fact("time", f"about {duration(pace.total - done)}{rest}, from timing training steps on this machine")
         with writing(out), data_noted(out, data):
-            return _fit(job, network, pace, out, earlier, reporter, force=force or conduct.resume, conduct=conduct)
+            return fit(job, network, pace, out, earlier, reporter, force=force or conduct.resume, conduct=conduct)
+
+
+@contextmanager
+def memory_sufficing(what: str, advice: str) -> Iterator[None]:
+    """Turn TensorFlow's word that a device's memory is full into one line."""
+    try:
+        yield
     except tf.errors.ResourceExhaustedError:
-        longest = job.buckets.longest
-        raise TrainingError(
-            f"the memory does not suffice for batches of {settings.batch_size} x {longest} tokens; "
-            "lower --batch-size or --max-tokens (--accumulate keeps the step as it is)"
-        ) from None
+        raise TrainingError(f"the memory does not suffice for {what}; {advice}") from None
 
 
 def disk_bytes(network: Any, copies: int) -> int:
@@ -110,7 +118,7 @@ def disk_bytes(network: Any, copies: int) -> int:
     return copies * (weights + held_bytes(variables(network)))
 
 
-def _done(pace: Pace, earlier: Earlier | None) -> float:
+def seconds_done(pace: Pace, earlier: Earlier | None) -> float:
     """Seconds of work that lie behind an earlier call's checkpoint, at this machine's pace."""
     state = None if earlier is None else earlier.state
     if state is None:
@@ -118,8 +126,8 @@ def _done(pace: Pace, earlier: Earlier | None) -> float:
     return pace.total if state.epoch == len(pace.steps) else pace.done(state.epoch, state.step)
 
 
-def _fit(
-    job: Job,
+def fit(
+    job: Work,
     network: Any,
     pace: Pace,
     out: Path,
@@ -128,21 +136,39 @@ def _fit(
     *,
     force: bool,
     conduct: Conduct,
+    before: Before | None = None,
 ) -> History:
+    """Begin a run or go on with it, to its end or to a signal.
+
+    Args:
+        job: what is computed.
+        network: compiled and measured.
+        pace: of the job.
+        out: the run folder.
+        earlier: what is there already.
+        reporter: is told what happens.
+        force: replace what stands there, where nothing is gone on with.
+        conduct: of the run.
+        before: how the network does before the first step, where that is worth knowing.
+
+    Raises:
+        InterruptedRun: see `train`.
+        TrainingError: the loss is not a number.
+        OSError: the disk is full, or cannot be written.
+    """
     with ExitStack() as stack:
         interrupt = stack.enter_context(Interrupt())
         if earlier is None:
             if conduct.resume:
                 reporter.say(f"{out}: nothing to go on from yet; the run begins")
-            with new_folder(out, marker=SETTINGS, force=force) as folder:
-                start_run(folder, job.settings, job.info)
-                write_shape(folder, job.shape, job.checkpoint.tokenizer, job.buckets.longest)
+            with new_folder(out, marker=job.marker, force=force) as folder:
+                job.begin(folder)
             stack.callback(_remove_if_bare, out)
         board = stack.enter_context(Board(out / FOLDER if conduct.tensorboard else None))
-        fit = Fit(job, network, pace, out, reporter, board, interrupt, conduct.every)
+        run = Fit(job, network, pace, out, reporter, board, interrupt, conduct.every, before)
         if earlier is not None:
-            fit.go_on(earlier)
-        return fit.run()
+            run.go_on(earlier)
+        return run.run()
 
 
 def _remove_if_bare(out: Path) -> None:

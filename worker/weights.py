@@ -6,7 +6,7 @@ Names and transpositions are those of `transformers`' `BertForSequenceClassifica
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -177,7 +177,7 @@ def load_weights(network: Bert, path: Path, *, head_required: bool = True) -> tu
     fresh: dict[str, None] = {}
     for link in links(network):
         part = next((part for part in OPTIONAL_PARTS if part in link.names[0]), None)
-        fault = _fault(link, tensors)
+        fault = fault_of(link, tensors)
         if fault is None:
             link.variable.assign(link.from_checkpoint(tensors))
         elif part is not None and not head_required:
@@ -187,7 +187,7 @@ def load_weights(network: Bert, path: Path, *, head_required: bool = True) -> tu
     return tuple(fresh)
 
 
-def _fault(link: Link, tensors: Tensors) -> str | None:
+def fault_of(link: Link, tensors: Tensors) -> str | None:
     """Why the tensors do not make the variable. Asked before they are turned and joined, which numpy refuses in its own
     words when they do not go together."""
     wanted = tuple(link.variable.shape)
@@ -206,8 +206,13 @@ def _fault(link: Link, tensors: Tensors) -> str | None:
 
 def save_weights(network: Bert, path: Path) -> None:
     """Write the network as `model.safetensors`, float32, as `transformers` reads it."""
+    save_links(links(network), path)
+
+
+def save_links(chosen: Iterable[Link], path: Path) -> None:
+    """Write some variables as a safetensors file."""
     tensors: dict[str, Array] = {}
-    for link in links(network):
+    for link in chosen:
         tensors |= link.to_checkpoint()
     save_file(tensors, path, metadata={"format": "pt"})
     # safetensors makes it for its owner alone, and a worker that runs as another user could not read it.

@@ -1,0 +1,146 @@
+"""Adapt: texts without labels and a base checkpoint in, a base checkpoint out that has read them.
+
+Masked words are guessed as in pre-training, on texts of the task (Gururangan et al. 2020): fine-tuning from what comes
+out needs fewer labels. The loop, its checkpoints and its resumption are those of `train`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from trainer.adapt_job import AdaptJob, build_masked, compile_masked, plan_adaptation
+from trainer.adapt_network import MaskedBert
+from trainer.adapt_settings import ADAPT, AdaptSettings, default_adapt_rate, read_adaptation
+from trainer.disk import check_room, check_writable
+from trainer.estimate import Pace, Speed, measure
+from trainer.folders import refuse_existing, writing
+from trainer.progress import Reporter, duration
+from trainer.resume import Earlier, earlier_run
+from trainer.run import Before, History
+from trainer.settings import NARROW
+from trainer.train import Conduct, disk_bytes, fit, memory_sufficing, seconds_done
+
+
+def adapt(
+    settings: AdaptSettings,
+    data: Sequence[Path],
+    out: Path,
+    *,
+    force: bool,
+    reporter: Reporter,
+    conduct: Conduct,
+) -> History:
+    """Pre-train on texts.
+
+    Args:
+        settings: as asked; what is absent or `auto` is chosen here.
+        data: CSVs with a column `text`, or files with a text a line.
+        out: the folder to make, or with `conduct.resume` the one to go on in.
+        force: replace an earlier one.
+        reporter: is told what happens.
+        conduct: of the run.
+
+    Raises:
+        UsageError: `out` or a file cannot be used, or a setting does not fit the network or the run that is to go on.
+        DataError: there are too few texts.
+        ArtifactError: the base checkpoint or the run's own cannot be used.
+        TrainingError: the loss is not a number, or the memory does not suffice.
+        ReviewScorerError: the disk has not the room, or cannot be written.
+        InterruptedRun: a signal ended the run, and it can go on.
+    """
+    if not conduct.resume:
+        refuse_existing(out, marker=ADAPT, force=force)
+    check_writable(out)
+    keras.utils.set_random_seed(settings.seed)
+    job = plan_adaptation(settings, data, reporter)
+    if conduct.resume and settings.minutes is not None and (out / ADAPT).is_file():
+        # How many steps the minutes are was settled by the first call; other minutes are refused below.
+        begun = read_adaptation(out).settings
+        job = job.of_steps(begun.steps) if begun.steps is not None else job
+    earlier = earlier_run(out, job) if conduct.resume else None
+    if earlier is not None and earlier.state is None:
+        reporter.say(f"{out}: this adaptation is finished; there is nothing to go on with")
+        return earlier.history
+    network, fresh = build_masked(job)
+    check_room(out, disk_bytes(network, copies=1 if earlier else 2))
+    with memory_sufficing(
+        f"batches of {settings.batch_size} x {settings.length} tokens", "lower --batch-size or --length"
+    ):
+        job, speed = _measured(job, network, reporter)
+        _describe(job, network, fresh, reporter)
+        pace = Pace(job, speed)
+        done = seconds_done(pace, earlier)
+        rest = " for what is left" if done else ""
+        reporter.fact("time", f"about {duration(pace.total - done)}{rest}, from timing training steps on this machine")
+        before = _before(job, network, earlier, reporter)
+        with writing(out):
+            force = force or conduct.resume
+            return fit(job, network, pace, out, earlier, reporter, force=force, conduct=conduct, before=before)
+
+
+def _measured(job: AdaptJob, network: MaskedBert, reporter: Reporter) -> tuple[AdaptJob, Speed]:
+    """What a step takes; and where the job has minutes and no steps yet, the job with as many as fit."""
+    with reporter.working("compiling the training step and timing it"):
+        speed = measure(network, job.training_batches, job.training, job.plans[0], job.buckets)
+    if job.settings.minutes is not None and job.settings.steps is None:
+        job = job.within(60 * job.settings.minutes, speed)
+        compile_masked(network, job)  # the rate's way depends on the number of steps
+        network.make_train_function()
+        network.make_test_function()
+    return job, speed
+
+
+def _before(job: AdaptJob, network: MaskedBert, earlier: Earlier | None, reporter: Reporter) -> Before:
+    """How the network guesses held-out words before it learns from the others."""
+    before = None if earlier is None else earlier.history.before
+    if before is None:
+        with reporter.bar("held out", len(job.validation_plan)) as advance:
+            batches = job.validation_batches(network)
+            for number, _ in enumerate(job.validation_plan, start=1):
+                network.test_function(batches)
+                advance(number, "")
+        found = network.get_metrics_result()
+        before = Before(loss=float(found["loss"]), accuracy=float(found["accuracy"]))
+        network.reset_metrics()
+    reporter.fact("before", guessing(before.loss, before.accuracy))
+    return before
+
+
+def guessing(loss: float, accuracy: float) -> str:
+    """How held-out words are guessed, for a person."""
+    return f"masked loss {loss:.4f}, {accuracy:.1%} of the masked words of held-out texts guessed"
+
+
+def _describe(job: AdaptJob, network: MaskedBert, fresh: tuple[str, ...], reporter: Reporter) -> None:
+    """Say what will be computed, on what, and why."""
+    settings, config = job.settings, job.checkpoint.config
+    reporter.fact("device", job.device.name)
+    reporter.fact("precision", f"{settings.precision}: {job.reason}")
+    head = "starts fresh" if "head" in fresh else "is trained further"
+    reporter.fact(
+        "network",
+        f"{settings.base}: {config.num_hidden_layers} layers of {config.hidden_size}, "
+        f"{network.count_params():,} parameters; its head for masked words {head}",
+    )
+    again = f", {job.repeated:,} that stood there twice left out" if job.repeated else ""
+    reporter.fact(
+        "texts",
+        f"{sum(source.texts for source in job.sources):,}{again}; {len(job.training):,} rows of at most "
+        f"{settings.length} tokens to learn from ({int(job.training.lengths.sum()):,} tokens), "
+        f"{len(job.validation):,} held out",
+    )
+    every = len(job.training) / settings.batch_size
+    reporter.fact(
+        "batches",
+        f"{job.steps:,} of {settings.batch_size}, {job.steps / np.ceil(every):.2f} x all rows: "
+        f"{job.padding:.1%} padding; {'whole words' if settings.whole_words else 'tokens'} masked",
+    )
+    side = "at most" if config.hidden_size <= NARROW else "more than"
+    default = f" (the default for {side} {NARROW} columns)" if _is_default(job) else ""
+    reporter.fact("optimizer", f"AdamW at {job.learning_rate:g}{default}, 10% warm-up, then down to 0")
+
+
+def _is_default(job: AdaptJob) -> bool:
+    return job.learning_rate == default_adapt_rate(job.checkpoint.config.hidden_size)
