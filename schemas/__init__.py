@@ -3,7 +3,7 @@
 Evolution is additive: readers ignore fields they do not know, and a field once published keeps its meaning.
 """
 
-from schemas.manifest import Cut, FileDigest, Manifest
+from schemas.manifest import Cut, FileDigest, Int8, Manifest
 from schemas.prediction import ModelName, Prediction, Source
 from schemas.rejection import Reason, Rejection
 from schemas.review import Review
@@ -11,6 +11,7 @@ from schemas.review import Review
 __all__ = [
     "Cut",
     "FileDigest",
+    "Int8",
     "Manifest",
     "ModelName",
     "Prediction",

@@ -36,6 +36,24 @@ class FileDigest(Record):
     sha256: Digest
 
 
+class Int8(Record):
+    """How the int8 form of a model was made, and what it costs: both accuracies are of the same validation reviews,
+    scored by the worker's own engine.
+
+    Example: `{"calibration_reviews": 300, "validation_reviews": 2000, "float_accuracy": 0.934, "float_precision":
+    "bfloat16", "int8_accuracy": 0.9335}`
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    calibration_reviews: Annotated[int, Field(ge=1)]
+    """Training reviews that the ranges of the integers were taken from."""
+    validation_reviews: Annotated[int, Field(ge=1)]
+    float_accuracy: Annotated[float, Field(ge=0, le=1)]
+    float_precision: str
+    int8_accuracy: Annotated[float, Field(ge=0, le=1)]
+
+
 class Manifest(Record):
     """What `manifest.json` holds. A field this version does not know is refused, not ignored: it may change how text
     must be read, and a silent difference between training and serving is the worst fault of such a system.
@@ -64,6 +82,8 @@ class Manifest(Record):
     metrics: dict[str, float]
     data_digest: Digest | None
     """SHA-256 of the training data; null where it is not known."""
+    int8: Int8 | None = None
+    """Of the form in `int8/`; null where there is none."""
     libraries: dict[str, str]
     files: Annotated[dict[str, FileDigest], Field(min_length=1)]
     """Every other file of the artefact, by its path relative to the folder, with `/` between the parts."""

@@ -13,7 +13,8 @@ from keras import ops
 
 from worker.errors import ArtifactError
 from worker.network import Bert, activation
-from worker.weights import Link, fault_of, links, load_weights, read_tensors, save_links
+from worker.tensors import read_tensors
+from worker.weights import Link, fault_of, links, load_weights, save_links
 
 HEAD = "cls.predictions"
 

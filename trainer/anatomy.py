@@ -17,9 +17,9 @@ from schemas.record import Digest, Record
 from trainer.predict import TextPrediction, predictions
 from trainer.scoring import Model
 from worker.artifact import WEIGHTS
-from worker.engine import SAVED_MODEL
 from worker.errors import ArtifactError
 
+SAVED_MODEL = "saved_model.pb"
 LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
 PARTS = {"bert.embeddings.": "embeddings", "bert.pooler.": "pooler", "classifier.": "classifier"}
 

@@ -18,8 +18,9 @@ from trainer.disk import sync
 from worker.artifact import CONFIG, TOKENIZER, WEIGHTS, digest_bytes, digest_file
 from worker.bert_config import BertConfig, parse_config
 from worker.errors import ArtifactError
+from worker.tensors import WEIGHTS_INDEX, find_weights, weight_files
 from worker.tokens import ReviewTokenizer
-from worker.weights import WEIGHTS_INDEX, find_weights, save_weights, weight_files
+from worker.weights import save_weights
 
 VOCABULARY = "vocab.txt"
 TOKENIZER_CONFIG = "tokenizer_config.json"

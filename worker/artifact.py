@@ -20,6 +20,8 @@ MANIFEST = "manifest.json"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
+INT8 = ("int8/model.xml", "int8/model.bin")
+"""The network with integers for weights, as a graph for OpenVINO: what it computes, and its numbers."""
 MANIFEST_LIMIT = 1 << 20
 """Bytes. A manifest lists a few dozen files; anything larger is not one."""
 
@@ -55,6 +57,11 @@ class Artifact:
     def weights(self) -> Path:
         """The safetensors file."""
         return self.folder / WEIGHTS
+
+    @property
+    def int8(self) -> Path | None:
+        """The graph of the int8 form, where there is one."""
+        return self.folder / INT8[0] if self.manifest.int8 is not None else None
 
     def tokenizer(self) -> ReviewTokenizer:
         """Cleaning, vocabulary and cut of this model. It is asked for when the engine has read its files.
@@ -207,7 +214,7 @@ def _verify(folder: Path, manifest: Manifest) -> dict[str, Stamp]:
         The stamps of the files, from before they were hashed.
     """
     found = files_below(folder)
-    for needed in (CONFIG, WEIGHTS, TOKENIZER):
+    for needed in (CONFIG, WEIGHTS, TOKENIZER, *(INT8 if manifest.int8 is not None else ())):
         if needed not in manifest.files:
             raise ArtifactError(f"{folder}: the manifest does not list {needed}")
     _refuse_oversized(folder, manifest)

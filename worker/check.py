@@ -97,6 +97,8 @@ FIXES: dict[str, tuple[tuple[str, str], ...]] = {
     "engine": (
         ("not installed", "install what is named, or WORKER_ENGINE=auto"),
         ("computes in", "WORKER_PRECISION=auto"),
+        ("no int8 form", "review-trainer export RUN --out models/NAME --int8, or WORKER_PRECISION=auto"),
+        ("WORKER_CACHE_DIR", "WORKER_CACHE_DIR=DIR, a folder that the worker may write to, or unset it"),
         ("", "WORKER_ENGINE=tensorflow and WORKER_PRECISION=float32 run everywhere"),
     ),
     "tracing": (
@@ -140,7 +142,7 @@ def _score_once(artifact: Artifact, settings: Settings) -> str:
     """A real forward pass through tokens, network and verdict."""
     from schemas import Prediction, Review, Source
 
-    engine = open_engine(artifact, settings.engine, settings.precision)
+    engine = open_engine(artifact, settings.engine, settings.precision, settings.cache_dir)
     try:
         scorer = Scorer(artifact, engine)
         prepared = scorer.prepare([Review(review_id="check", text=SAMPLE)])

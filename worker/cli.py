@@ -63,7 +63,7 @@ PrecisionChoice = Annotated[
     str | None,
     typer.Option(
         "--precision",
-        help="`auto`, `float32`, `bfloat16` or `float16`.",
+        help="`auto`, `float32`, `bfloat16`, `float16` or `int8`.",
         autocompletion=_completed(lambda: get_args(Precision)),
     ),
 ]
@@ -183,7 +183,7 @@ def score(
     artifact = open_model(chosen)
     cut, batch = artifact.manifest.cut, chosen.batch
     with _output(target) as stream:
-        engine_ = open_engine(artifact, chosen.engine, chosen.precision)
+        engine_ = open_engine(artifact, chosen.engine, chosen.precision, chosen.cache_dir)
         try:
             pace = Pace(batch, cut.head + cut.tail)
             scorer = Scorer(artifact, engine_)

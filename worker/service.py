@@ -63,7 +63,7 @@ def load_scorer(artifact: Artifact, settings: Settings) -> Scorer:
         ArtifactError: a file that matches its hash cannot be used all the same.
         EngineError: the engine that the settings name cannot run here.
     """
-    engine = open_engine(artifact, settings.engine, settings.precision)
+    engine = open_engine(artifact, settings.engine, settings.precision, settings.cache_dir)
     try:
         engine.warm_up()
         return Scorer(artifact, engine)

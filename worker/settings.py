@@ -244,6 +244,11 @@ class TracingSettings(Section):
     """Share of the micro-batches that are traced."""
 
 
+def _somewhere(folder: Path) -> Path | None:
+    """An empty variable, as compose files make them, is the path of no folder in particular."""
+    return None if folder == Path() else folder
+
+
 class Settings(BaseSettings):
     """Everything that the worker can be told."""
 
@@ -262,7 +267,10 @@ class Settings(BaseSettings):
     engine: EngineName = "auto"
     """`auto` takes the fastest that this machine can run: `openvino` on CPUs, `jax` on NVIDIA GPUs."""
     precision: Precision = "auto"
-    """The type of the matrix products; `auto` takes the fastest that keeps the labels."""
+    """The type of the matrix products; `auto` takes the fastest that keeps the labels. `int8` is for CPUs, and for
+    models that have such a form."""
+    cache_dir: Annotated[Path, AfterValidator(_somewhere)] | None = None
+    """A folder for what engines compile, so that a restarted worker is ready sooner. Default: none."""
     kafka: KafkaSettings = KafkaSettings()
     batch: BatchSettings = BatchSettings()
     http: HttpSettings = HttpSettings()

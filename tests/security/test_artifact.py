@@ -252,7 +252,7 @@ HOSTILE_WEIGHTS: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("what", HOSTILE_WEIGHTS)
 def test_a_weights_file_that_lies_is_refused(tmp_path: Path, what: str) -> None:
-    from worker.weights import read_tensors
+    from worker.tensors import read_tensors
 
     path = tmp_path / "model.safetensors"
     path.write_bytes(HOSTILE_WEIGHTS[what][0])

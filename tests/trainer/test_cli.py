@@ -10,7 +10,19 @@ import pytest
 
 from toy import Program, write_csv
 
-COMMANDS = ("prepare", "inspect", "adapt", "train", "export", "import", "evaluate", "baseline", "calibrate", "show", "predict")
+COMMANDS = (
+    "prepare",
+    "inspect",
+    "adapt",
+    "train",
+    "export",
+    "import",
+    "evaluate",
+    "baseline",
+    "calibrate",
+    "show",
+    "predict",
+)
 
 
 def call(*arguments: object) -> subprocess.CompletedProcess[str]:

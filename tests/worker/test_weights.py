@@ -16,7 +16,8 @@ from toy import split_weights
 from worker.bert_config import BertConfig, parse_config
 from worker.errors import ArtifactError
 from worker.network import Bert
-from worker.weights import find_weights, links, load_weights, save_weights, weight_files
+from worker.tensors import find_weights, weight_files
+from worker.weights import links, load_weights, save_weights
 
 Tensors = dict[str, NDArray[Any]]
 

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Literal, Protocol
 
 import numpy as np
@@ -24,8 +25,7 @@ log = logging.getLogger(__name__)
 
 Logits = NDArray[np.float32]
 EngineName = Literal["auto", "tensorflow", "jax", "openvino"]
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
-SAVED_MODEL = "saved_model.pb"
+Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 NVIDIA = Path("/proc/driver/nvidia/version")
 """There when NVIDIA's kernel driver is loaded."""
@@ -83,29 +83,37 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(artifact: Artifact, choice: EngineName = "auto", precision: Precision = "auto") -> Engine:
+def open_engine(
+    artifact: Artifact, choice: EngineName = "auto", precision: Precision = "auto", cache: Path | None = None
+) -> Engine:
     """Load the artefact into an engine.
 
     Args:
         artifact: a verified folder.
         choice: the engine; `auto` takes the fastest one that this machine can run.
         precision: the type of the matrix products; `auto` takes the fastest that keeps the labels.
+        cache: folder for what is compiled, to be found again after a restart; none where absent.
 
     Raises:
+        ArtifactError: the artefact's files are not what the engine reads.
         EngineError: the engine cannot run here, or does not know the precision.
     """
-    engine, why = _choose(artifact) if choice == "auto" else (choice, "asked for")
+    engine, why = _choose(precision) if choice == "auto" else (choice, "asked for")
     log.info("engine chosen", extra={"engine": engine, "reason": why})
     if engine in ("jax", "openvino") and find_spec(engine) is None:
         raise EngineError(f"the {engine} engine is not installed; pip install 'review-scorer[{engine}]'")
-    if engine == "jax":
-        from worker.engine.jax_engine import JaxEngine
-
-        return JaxEngine(artifact, precision)
+    if cache is not None:
+        _require_writable(cache)
     if engine == "openvino":
         from worker.engine.openvino_engine import OpenVinoEngine
 
-        return OpenVinoEngine(artifact, precision)
+        return OpenVinoEngine(artifact, precision, cache)
+    if precision == "int8":
+        raise EngineError(f"the {engine} engine computes in floating point, not int8; the openvino engine knows it")
+    if engine == "jax":
+        from worker.engine.jax_engine import JaxEngine
+
+        return JaxEngine(artifact, precision, cache)
     from worker.quiet import import_tensorflow
 
     import_tensorflow()
@@ -114,14 +122,23 @@ def open_engine(artifact: Artifact, choice: EngineName = "auto", precision: Prec
     return KerasEngine(artifact, precision)
 
 
-def _choose(artifact: Artifact) -> tuple[EngineName, str]:
+def _require_writable(cache: Path) -> None:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=cache):
+            pass
+    except OSError as error:
+        raise EngineError(f"WORKER_CACHE_DIR {cache}: cannot be written: {error.strerror}") from None
+
+
+def _choose(precision: Precision) -> tuple[EngineName, str]:
     """The fastest engine that this machine can run, and why. No framework is imported for the question."""
+    if precision == "int8":
+        return "openvino", "it alone computes in int8"
     if NVIDIA.exists() and find_spec("jax") is not None:
         return "jax", "there is an NVIDIA GPU, and jax is the fast engine on it"
     if NVIDIA.exists():
         return "tensorflow", "there is an NVIDIA GPU; jax, the fast engine on it, is not installed"
     if find_spec("openvino") is None:
         return "tensorflow", "openvino, the fast engine on CPUs, is not installed"
-    if SAVED_MODEL not in artifact.manifest.files:
-        return "tensorflow", "openvino reads a SavedModel, and this artefact has none"
     return "openvino", "no GPU here; openvino is the fast engine on CPUs"

@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -43,7 +44,9 @@ CPU_HEIGHTS = (1, 4)
 class JaxEngine:
     """Packs a batch, dispatches every call at once, and collects the logits of all."""
 
-    def __init__(self, artifact: Artifact, precision: Precision = "auto") -> None:
+    def __init__(self, artifact: Artifact, precision: Precision = "auto", cache: Path | None = None) -> None:
+        if cache is not None:
+            jax.config.update("jax_compilation_cache_dir", str(cache))
         self._gpu = jax.default_backend() == "gpu"
         chosen, reason = _choose_precision(precision, self._gpu)
         self._description = EngineDescription("jax", jax.devices()[0].device_kind, chosen, reason)

@@ -1,13 +1,16 @@
-"""The artefact's SavedModel on OpenVINO: the fast engine on CPUs.
+"""The network on OpenVINO: the fast engine on CPUs.
 
-One review a call at its natural length, so that nothing is padded, and as many calls at once as OpenVINO has streams:
-on a CPU there is no launch to amortise, and several small products keep the cores fuller than one large one.
+Few reviews a call, all of about one length, and as many calls at once as OpenVINO has streams: on a CPU there is no
+launch to amortise, and several small products keep the cores fuller than one large one. Lengths are rounded up, so that
+the shapes of all calls are a small closed set, compiled before the first review.
 """
 
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,38 +19,46 @@ import openvino
 from worker.artifact import Artifact
 from worker.engine import EngineDescription, Precision, Scored
 from worker.engine.memory import DeviceMemory, host_memory
+from worker.engine.openvino_graph import INPUTS, OUTPUT, build_graph, inputs_of
 from worker.errors import ArtifactError, EngineError
 from worker.tokens import Ids
 
 DEVICE = "CPU"
 HINTS = {"bfloat16": "bf16", "float32": "f32"}
-WARM_LENGTHS = 16
-"""Lengths that are run before the first batch; kernels for the ones between are made in a few milliseconds each."""
+CPUINFO = Path("/proc/cpuinfo")
+VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+"""Instructions that multiply and add small integers at once. Without one, int8 is no faster than float32, and less
+exact: the sums of pairs overflow."""
+
+STEP = 16
+"""Lengths are rounded up to a multiple. Exact lengths are no quicker, since kernels work in blocks of 16, and a new one
+costs some 8 ms to compile in each stream, of which IMDB reviews would need almost 500."""
+
+CALL_TOKENS = 256
+"""Short rows go together up to so many tokens, padding included: then the time to fetch the weights, some 4 ms for a
+call of one token, is shared. Longer calls gain nothing more."""
 
 
 class OpenVinoEngine:
     """Longest reviews first, so that the streams finish together."""
 
-    def __init__(self, artifact: Artifact, precision: Precision = "auto") -> None:
+    def __init__(self, artifact: Artifact, precision: Precision = "auto", cache: Path | None = None) -> None:
         core = openvino.Core()
         fast = "BF16" in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
-        chosen, reason = _choose_precision(precision, fast)
+        chosen, reason = _choose_precision(precision, fast, artifact)
         name = str(core.get_property(DEVICE, "FULL_DEVICE_NAME")).strip()
         self._description = EngineDescription("openvino", name, chosen, reason)
         self._longest = artifact.manifest.cut.head + artifact.manifest.cut.tail
         self._labels = len(artifact.manifest.labels)
-        try:
-            model = core.read_model(str(artifact.folder))
-        except Exception as error:  # the library raises bare ones
-            raise ArtifactError(
-                f"{artifact.folder}: OpenVINO cannot read its SavedModel ({type(error).__name__}); "
-                "export it again, or choose --engine tensorflow"
-            ) from None
-        options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": HINTS[chosen]}
+        if chosen == "int8":
+            model, rest = _read_int8(core, artifact), "bfloat16" if fast else "float32"
+        else:
+            model, rest = build_graph(artifact), chosen
+        options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": HINTS[rest]}
+        if cache is not None:
+            options["CACHE_DIR"] = str(cache)
         self._queue = openvino.AsyncInferQueue(core.compile_model(model, DEVICE, options))
         self._queue.set_callback(self._take)
-        self._ones = np.ones((1, self._longest), dtype=np.int32)
-        self._zeros = np.zeros((1, self._longest), dtype=np.int32)
         self._logits = np.empty((0, self._labels), dtype=np.float32)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
 
@@ -61,9 +72,8 @@ class OpenVinoEngine:
         return host_memory()
 
     def warm_up(self) -> None:
-        """Run rows from the shortest to the longest."""
-        lengths = np.linspace(2, self._longest, WARM_LENGTHS).astype(int)
-        self.submit([np.ones(length, dtype=np.int32) for length in lengths]).result()
+        """Run every shape, in each stream."""
+        self._thread.submit(self._compile).result()
 
     def submit(self, rows: Sequence[Ids]) -> Future[Scored]:
         """Score rows; see `worker.engine.Engine.submit`."""
@@ -73,36 +83,122 @@ class OpenVinoEngine:
         """Finish what was submitted and end the thread."""
         self._thread.shutdown()
 
+    def _compile(self) -> None:
+        one = np.ones(1, dtype=np.int32)
+        shapes = sorted(all_shapes(self._longest), key=lambda shape: -shape[0] * shape[1])
+        self._logits = np.empty((max(height for height, _ in shapes), self._labels), dtype=np.float32)
+        for height, width in shapes:
+            # Every request at once, so that each stream has one.
+            for _ in range(len(self._queue)):
+                self._queue.start_async(inputs_of([one] * height, width), range(height))
+        self._queue.wait_all()
+
     def _score(self, rows: Sequence[Ids]) -> Scored:
         start = time.perf_counter()
+        device_tokens = 0
         logits = self._logits = np.empty((len(rows), self._labels), dtype=np.float32)
         try:
-            for index in sorted(range(len(rows)), key=lambda index: -len(rows[index])):
-                length = len(rows[index])
-                inputs = {
-                    "input_ids": rows[index][None],
-                    "attention_mask": self._ones[:, :length],
-                    "token_type_ids": self._zeros[:, :length],
-                }
-                self._queue.start_async(inputs, index)
+            for width, members in plan_calls([len(row) for row in rows], self._longest):
+                self._queue.start_async(inputs_of([rows[index] for index in members], width), members)
+                device_tokens += len(members) * width
             self._queue.wait_all()
         except Exception:
             # What still runs would write into the next batch's logits.
             with suppress(Exception):
                 self._queue.wait_all()
             raise
-        return Scored(logits, time.perf_counter() - start, sum(len(row) for row in rows))
+        return Scored(logits, time.perf_counter() - start, device_tokens)
 
-    def _take(self, request: Any, index: int) -> None:
-        """A row is scored: copy its logits, since the request's memory is used again."""
-        self._logits[index] = request.get_tensor("logits").data[0]
+    def _take(self, request: Any, members: Sequence[int]) -> None:
+        """A call is done: copy its logits, since the request's memory is used again."""
+        self._logits[members] = request.get_tensor(OUTPUT).data
 
 
-def _choose_precision(asked: Precision, fast: bool) -> tuple[str, str]:
+def width_of(length: int, longest: int) -> int:
+    """Columns of a call that holds a row of this length."""
+    return min(-(-length // STEP) * STEP, longest)
+
+
+def plan_calls(lengths: Sequence[int], longest: int) -> Iterator[tuple[int, list[int]]]:
+    """Which rows go into one call, the widest calls first.
+
+    Args:
+        lengths: tokens of each row.
+        longest: the most that a row can have.
+
+    Yields:
+        Columns of a call, and the indices of its rows; each index once.
+    """
+    by_width = defaultdict(list)
+    for index, length in enumerate(lengths):
+        by_width[width_of(length, longest)].append(index)
+    for width in sorted(by_width, reverse=True):
+        waiting = by_width[width]
+        for height in heights_of(width):
+            while len(waiting) >= height:
+                yield width, waiting[:height]
+                waiting = waiting[height:]
+
+
+def heights_of(width: int) -> list[int]:
+    """Numbers of rows that a call of this width may have, the largest first: powers of two."""
+    return [1 << power for power in reversed(range(max(1, CALL_TOKENS // width).bit_length()))]
+
+
+def all_shapes(longest: int) -> list[tuple[int, int]]:
+    """Every (rows, columns) that a call can have."""
+    widths = {width_of(length, longest) for length in range(1, longest + 1)}
+    return [(height, width) for width in widths for height in heights_of(width)]
+
+
+def _choose_precision(asked: Precision, fast: bool, artifact: Artifact) -> tuple[str, str]:
     if asked == "auto":
-        if fast:
-            return "bfloat16", "this CPU multiplies bfloat16 natively"
-        return "float32", "this CPU has no fast bfloat16"
+        return _fastest(fast, artifact)
+    if asked == "int8":
+        if artifact.int8 is None:
+            raise EngineError(
+                f"{artifact.folder}: this artefact has no int8 form; `review-trainer export --int8` writes one"
+            )
+        return asked, "asked for" if _has_vnni() else "asked for, though this CPU has no VNNI: slower and less exact"
     if asked not in HINTS:
-        raise EngineError(f"the openvino engine computes in {' or '.join(HINTS)}, not {asked}")
+        raise EngineError(f"the openvino engine computes in int8, {' or '.join(HINTS)}, not {asked}")
     return asked, "asked for"
+
+
+def _fastest(fast: bool, artifact: Artifact) -> tuple[str, str]:
+    if artifact.int8 is not None and _has_vnni():
+        return "int8", "the artefact has an int8 form, and this CPU has VNNI"
+    lacking = "; the artefact's int8 form needs VNNI" if artifact.int8 is not None else ""
+    if fast:
+        return "bfloat16", f"this CPU multiplies bfloat16 natively{lacking}"
+    return "float32", f"this CPU has no fast bfloat16{lacking}"
+
+
+def _has_vnni() -> bool:
+    try:
+        lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # no Linux
+        return False
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return not VNNI.isdisjoint(flags.split())
+
+
+def _read_int8(core: Any, artifact: Artifact) -> Any:
+    """The graph that `review-trainer export --int8` wrote.
+
+    Raises:
+        ArtifactError: its files, which match their hashes, are no such graph.
+    """
+    try:
+        model = core.read_model(str(artifact.int8))
+        inputs = tuple(sorted(port.get_any_name() for port in model.inputs))
+        labels = model.output(OUTPUT).get_partial_shape()[1]
+        fits = inputs == INPUTS and labels.is_static and labels.get_length() == len(artifact.manifest.labels)
+    except Exception as error:  # the library raises bare ones
+        raise ArtifactError(
+            f"{artifact.int8}: OpenVINO cannot read it ({type(error).__name__}); export it again, or "
+            "choose --precision bfloat16"
+        ) from None
+    if not fits:
+        raise ArtifactError(f"{artifact.int8}: is not the graph of this model; export it again")
+    return model
