@@ -23,7 +23,22 @@ EngineChoice = Annotated[
 PrecisionChoice = Annotated[
     Precision, typer.Option("--precision", help="Type of the matrix products.", rich_help_panel="Computing")
 ]
-REPORT, CARD = "Report", "Model card"
+REPORT, CARD, INT8 = "Report", "Model card", "Integers"
+WithInt8 = Annotated[
+    bool,
+    typer.Option(
+        "--int8",
+        help="Write an int8 form too, the fastest on CPUs with VNNI. Needs the extra `int8`; refused if it labels more "
+        "than 0.3 % of the validation reviews worse.",
+        rich_help_panel=INT8,
+    ),
+]
+CalibrationReviews = Annotated[
+    int, typer.Option(min=1, help="Training reviews that the integers' ranges are taken from.", rich_help_panel=INT8)
+]
+ValidationReviews = Annotated[
+    int, typer.Option(min=1, help="Validation reviews that both forms are measured on.", rich_help_panel=INT8)
+]
 WithReport = Annotated[
     bool, typer.Option("--report/--no-report", help="Write `report/` into the artefact.", rich_help_panel=REPORT)
 ]
@@ -69,6 +84,9 @@ def export(
     ] = True,
     report: WithReport = True,
     with_texts: WithTexts = False,
+    int8: WithInt8 = False,
+    calibration_reviews: CalibrationReviews = 300,
+    validation_reviews: ValidationReviews = 2000,
     license_: License = None,
     languages: Languages = None,
 ) -> None:
@@ -81,6 +99,7 @@ def export(
     ```
     review-trainer export runs/first --out models/imdb
     review-trainer export runs/first --out models/imdb --data data/imdb --license apache-2.0 --language en
+    review-trainer export runs/first --out models/imdb --int8
     ```
     """
     from trainer.progress import Reporter
@@ -88,6 +107,7 @@ def export(
 
     import_tensorflow()
     from trainer.export import export_run
+    from trainer.quantize import Sizes
 
     folder = export_run(
         run,
@@ -97,6 +117,7 @@ def export(
         calibrate=calibrate,
         report=report,
         texts=with_texts,
+        int8=Sizes(calibration_reviews, validation_reviews) if int8 else None,
         origin=_origin(license_, languages),
     )
     print(folder)
@@ -121,6 +142,13 @@ def import_(
     cleaning: Annotated[
         str, typer.Option(metavar="RULES", help="Rules by which text is cleaned, in order.")
     ] = "line-breaks",
+    int8: WithInt8 = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Labelled reviews for it: a folder made by `prepare`.", rich_help_panel=INT8),
+    ] = None,
+    calibration_reviews: CalibrationReviews = 300,
+    validation_reviews: ValidationReviews = 2000,
     license_: License = None,
     languages: Languages = None,
 ) -> None:
@@ -129,9 +157,11 @@ def import_(
     ```
     review-trainer import ../shared/models/minilm-l6-imdb --out models/imdb
     review-trainer import downloads/their-bert --out models/theirs --labels negative,positive --cut head
+    review-trainer import downloads/their-bert --out models/theirs --int8 --data data/imdb
     ```
     """
     from trainer.labels import parse_labels
+    from trainer.progress import Reporter
     from trainer.settings import parse_cleaning
     from worker.quiet import import_tensorflow
 
@@ -139,9 +169,20 @@ def import_(
     rules = parse_cleaning(cleaning)
     import_tensorflow()
     from trainer.export import import_folder
+    from trainer.quantize import Sizes
 
-    origin = _origin(license_, languages)
-    folder = import_folder(source, out, cut=cut, max_tokens=max_tokens, cleaning=rules, labels=names, origin=origin)
+    folder = import_folder(
+        source,
+        out,
+        cut=cut,
+        max_tokens=max_tokens,
+        cleaning=rules,
+        labels=names,
+        data=data,
+        int8=Sizes(calibration_reviews, validation_reviews) if int8 else None,
+        origin=_origin(license_, languages),
+        reporter=Reporter(),
+    )
     print(folder)
 
 

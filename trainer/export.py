@@ -7,14 +7,15 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
-from schemas import Cut, Manifest
+from schemas import Cut, Int8, Manifest
 from trainer.anatomy import parameter_groups
 from trainer.calibrate import calibration_metrics, fit_temperature
 from trainer.card import NOWHERE, Origin, model_card, read_origin
@@ -22,9 +23,10 @@ from trainer.checkpoint import Checkpoint, open_checkpoint, with_labels, write_s
 from trainer.errors import DataError
 from trainer.evaluate import count, score
 from trainer.folders import readable, writing
-from trainer.held import Held, held_of_run
+from trainer.held import Held, folder_of_run, held_of_run
 from trainer.info import read_info
 from trainer.progress import Reporter
+from trainer.quantize import Samples, Sizes, accuracy, require_accuracy, require_nncf, take_samples, write_int8
 from trainer.report import (
     IN_SAMPLE,
     Findings,
@@ -39,7 +41,7 @@ from trainer.run import read_history
 from trainer.scoring import open_model
 from trainer.serving import verify_saved_model, write_saved_model
 from trainer.settings import CutName, cut_of, read_settings
-from worker.artifact import MANIFEST, WEIGHTS, Artifact, digest_file, files_below, open_artifact, versions
+from worker.artifact import INT8, MANIFEST, WEIGHTS, Artifact, digest_file, files_below, open_artifact, versions
 from worker.bert_config import BertConfig
 from worker.errors import ArtifactError, UsageError
 from worker.network import Bert
@@ -66,6 +68,7 @@ class Model:
         temperature: logits are divided by it.
         origin: what the user says of it.
         run: how it was trained, where that is known.
+        int8: of its int8 form, where it has one.
     """
 
     base: str
@@ -79,6 +82,7 @@ class Model:
     temperature: float = 1.0
     origin: Origin = NOWHERE
     run: RunRecord | None = None
+    int8: Int8 | None = None
 
 
 @dataclass(frozen=True)
@@ -89,11 +93,15 @@ class Extras:
         held: reviews that its temperature is fitted on; None to keep the temperature.
         report: write `report/`.
         texts: texts of reviews may stand there.
+        samples: reviews that an int8 form is made with; None for no such form.
+        quantized: an artefact of the same network, whose int8 form is taken over.
     """
 
     held: Held | None = None
     report: bool = True
     texts: bool = False
+    samples: Samples | None = None
+    quantized: Path | None = None
 
 
 def export_run(
@@ -105,6 +113,7 @@ def export_run(
     calibrate: bool = True,
     report: bool = True,
     texts: bool = False,
+    int8: Sizes | None = None,
     origin: Origin = NOWHERE,
 ) -> Path:
     """Write the best epoch of a run as the next version below `out`.
@@ -117,14 +126,18 @@ def export_run(
         calibrate: fit a temperature on its validation split.
         report: write `report/` where the libraries for pictures are installed.
         texts: show texts of reviews there.
+        int8: write an int8 form too, made with so many of the run's reviews.
         origin: license and language for the model card.
 
     Raises:
-        UsageError: `out` cannot hold versions, or `data` is not the run's.
+        UsageError: `out` cannot hold versions, `data` is not the run's, or what `int8` needs is missing.
         DataError: the run is missing or has no finished epoch.
-        ArtifactError: the run's weights cannot be used, or what was written does not compute what the network does.
+        ArtifactError: the run's weights cannot be used, what was written does not compute what the network does, or
+            its int8 form labels too many reviews worse.
     """
     check_place(out)
+    if int8 is not None:
+        require_nncf()
     settings, history, info = read_settings(run), read_history(run), read_info(run)
     best = history.best
     if best is None or not (run / WEIGHTS).is_file():
@@ -138,6 +151,12 @@ def export_run(
             "no temperature is fitted: the run's data is not at hand; --data DIR names it, "
             "or `review-trainer calibrate` does it later"
         )
+    samples = None
+    if int8 is not None:
+        folder = folder_of_run(run, data, info)
+        if folder is None:
+            raise UsageError("--int8: the run's data is not at hand; --data DIR names it")
+        samples = take_samples(folder, info.labels, int8)
     record = RunRecord(settings=settings, info=info, history=history)
     model = Model(
         base=settings.base,
@@ -155,7 +174,8 @@ def export_run(
         origin=origin,
         run=record,
     )
-    return write_artifact(out, _network(checkpoint, checkpoint.config), model, Extras(held, report, texts), reporter)
+    extras = Extras(held, report, texts, samples)
+    return write_artifact(out, _network(checkpoint, checkpoint.config), model, extras, reporter)
 
 
 def recalibrate(
@@ -201,9 +221,11 @@ def recalibrate(
         temperature=manifest.temperature,
         origin=read_origin(artifact.folder / CARD) if origin == NOWHERE else origin,
         run=read_run(artifact.folder / REPORT),
+        int8=manifest.int8,
     )
     network = _network(checkpoint, checkpoint.config)
-    return write_artifact(place, network, model, Extras(found, report, texts), reporter)
+    quantized = artifact.folder if manifest.int8 is not None else None
+    return write_artifact(place, network, model, Extras(found, report, texts, quantized=quantized), reporter)
 
 
 def import_folder(
@@ -214,7 +236,10 @@ def import_folder(
     max_tokens: int | None,
     cleaning: Sequence[str],
     labels: Sequence[str] | None,
+    data: Path | None = None,
+    int8: Sizes | None = None,
     origin: Origin = NOWHERE,
+    reporter: Reporter | None = None,
 ) -> Path:
     """Write an already fine-tuned `BertForSequenceClassification` as the next version below `out`.
 
@@ -225,19 +250,28 @@ def import_folder(
         max_tokens: tokens read of a review; the network's limit, at most 512, where absent.
         cleaning: names of the rules of `worker.text`.
         labels: names of the outputs; those of its `config.json` where absent.
+        data: a folder made by `prepare`, for the int8 form.
+        int8: write an int8 form too, made with so many reviews of `data`.
         origin: license and language for the model card.
+        reporter: is told what happens.
 
     Raises:
-        UsageError: `out` cannot hold versions, or labels or cut do not fit the network.
-        ArtifactError: the source cannot be used.
+        UsageError: `out` cannot hold versions, labels or cut do not fit the network, or what `int8` needs is missing.
+        ArtifactError: the source cannot be used, or its int8 form labels too many reviews worse.
     """
     check_place(out)
+    if int8 is not None:
+        require_nncf()
+        if data is None:
+            raise UsageError("--int8: needs labelled reviews; --data DIR, a folder made by `review-trainer prepare`")
     checkpoint = open_checkpoint(source)
     config = checkpoint.config
     _refuse_other_head(checkpoint)
     if labels is not None and len(labels) != len(config.labels):
         raise UsageError(f"--labels names {len(labels)}, {source} has {len(config.labels)}: {', '.join(config.labels)}")
-    network = _network(checkpoint, with_labels(config, labels or config.labels))
+    named = with_labels(config, labels or config.labels)
+    samples = None if int8 is None or data is None else take_samples(data, named.labels, int8)
+    network = _network(checkpoint, named)
     model = Model(
         base=checkpoint.name,
         tokenizer=checkpoint.tokenizer,
@@ -248,7 +282,7 @@ def import_folder(
         story=f"Imported from `{checkpoint.name}`, already fine-tuned.",
         origin=origin,
     )
-    return write_artifact(out, network, model, Extras(report=False))
+    return write_artifact(out, network, model, Extras(report=False, samples=samples), reporter)
 
 
 def _refuse_other_head(checkpoint: Checkpoint) -> None:
@@ -320,6 +354,12 @@ def _write_files(folder: Path, name: str, network: Bert, model: Model, extras: E
     findings = None
     if extras.held is not None:
         model, findings = _calibrated(folder, name, network, model, extras.held, reporter)
+    if extras.samples is not None:
+        model = _quantized(folder, name, network, model, extras.samples, reporter)
+    if extras.quantized is not None:
+        (folder / INT8[0]).parent.mkdir()
+        for file in INT8:
+            shutil.copyfile(extras.quantized / file, folder / file)
     if extras.report:
         missing = missing_library()
         if missing is None:
@@ -332,8 +372,12 @@ def _write_files(folder: Path, name: str, network: Bert, model: Model, extras: E
     data = model.run.info.sources["train"].name if model.run is not None else None
     if extras.held is not None:
         data = extras.held.source
+    metrics = model.metrics
+    if model.int8 is not None:
+        measured = {"float": model.int8.float_accuracy, "int8": model.int8.int8_accuracy}
+        metrics = metrics | {f"{form}_accuracy on validation": value for form, value in measured.items()}
     card = model_card(
-        name, labels, model.story, model.metrics, model.cut, model.cleaning, model.temperature, model.origin, data
+        name, labels, model.story, metrics, model.cut, model.cleaning, model.temperature, model.origin, data
     )
     (folder / CARD).write_text(card, encoding="utf-8")
     return model
@@ -343,14 +387,13 @@ def _calibrated(
     folder: Path, name: str, network: Bert, model: Model, held: Held, reporter: Reporter
 ) -> tuple[Model, Findings]:
     """Score with the worker's own engine, whose logits are what the temperature will divide, and fit it."""
-    manifest = _manifest(folder, name, 1, network.config.labels, model)
-    (folder / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
-    with open_model(folder, "auto", "auto") as opened:
+    # An int8 form, if there is to be one, comes later: it has the temperature of the model in floating point.
+    whole = _whole(folder, name, network, replace(model, int8=None))
+    with whole, open_model(folder, "auto", "auto") as opened:
         scores = score(opened, held.data, reporter)
         found = fit_temperature(scores.logits, scores.truth)
         scores = replace(scores, temperature=model.temperature if found is None else found)
         figures = count(opened, held.data, scores, baseline=held.baseline)
-    (folder / MANIFEST).unlink()
     before, after = figures.uncalibrated, figures.calibration
     if found is None:
         reporter.say(
@@ -370,6 +413,44 @@ def _calibrated(
         metrics |= {f"validation_{name}": value for name, value in figures.rating.model_dump().items()}
     model = replace(model, temperature=scores.temperature, metrics=metrics)
     return model, Findings(figures, scores, held.source, note=IN_SAMPLE)
+
+
+@contextmanager
+def _whole(folder: Path, name: str, network: Bert, model: Model) -> Iterator[None]:
+    """A manifest for what is written so far, as long as the block runs: the worker opens nothing without one."""
+    manifest = _manifest(folder, name, 1, network.config.labels, model)
+    (folder / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
+    yield
+    (folder / MANIFEST).unlink()
+
+
+def _quantized(folder: Path, name: str, network: Bert, model: Model, samples: Samples, reporter: Reporter) -> Model:
+    """Write the int8 form, and score both forms with the worker's own engine.
+
+    Raises:
+        ArtifactError: the int8 form labels too many reviews worse.
+    """
+    data = samples.validation
+    with _whole(folder, name, network, model):
+        before, precision = accuracy(folder, "auto", data, reporter)
+        write_int8(open_artifact(folder), samples.calibration, reporter)
+    found = Int8(
+        calibration_reviews=len(samples.calibration),
+        validation_reviews=len(data.reviews),
+        float_accuracy=before,
+        float_precision=precision,
+        int8_accuracy=before,
+    )
+    with _whole(folder, name, network, replace(model, int8=found)):
+        after, _ = accuracy(folder, "int8", data, reporter)
+    found = found.model_copy(update={"int8_accuracy": after})
+    require_accuracy(found)
+    reporter.fact(
+        "int8",
+        f"{found.calibration_reviews:,} calibration reviews; accuracy on {found.validation_reviews:,} validation "
+        f"reviews {before:.4f} ({precision}) -> {after:.4f} (int8)",
+    )
+    return replace(model, int8=found)
 
 
 def _publish(temporary: Path, out: Path, network: Bert, model: Model) -> Path:
@@ -403,6 +484,7 @@ def _manifest(folder: Path, name: str, number: int, labels: tuple[str, ...], mod
         base=model.base,
         metrics=model.metrics,
         data_digest=model.data_digest,
+        int8=model.int8,
         libraries={"python": platform.python_version(), **libraries},
         files={path: digest_file(file) for path, file in files_below(folder).items()},
     )

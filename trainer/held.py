@@ -42,7 +42,13 @@ def data_noted(run: Path, data: Path) -> Iterator[None]:
 
 
 def held_of_run(run: Path, given: Path | None, info: DataInfo) -> Held | None:
-    """The validation split that a run was validated on.
+    """The validation split that a run was validated on; see `folder_of_run`."""
+    folder = folder_of_run(run, given, info)
+    return None if folder is None else held_of_folder(folder, "validation", info.labels)
+
+
+def folder_of_run(run: Path, given: Path | None, info: DataInfo) -> Path | None:
+    """The data that a run was trained on.
 
     Args:
         run: the run's folder.
@@ -57,10 +63,8 @@ def held_of_run(run: Path, given: Path | None, info: DataInfo) -> Held | None:
         DataError: it does not agree with its own `info.json`.
     """
     folder = given or _remembered(run)
-    if folder is None:
-        return None
-    if read_info(folder).data_digest == info.data_digest:
-        return held_of_folder(folder, "validation", info.labels)
+    if folder is None or read_info(folder).data_digest == info.data_digest:
+        return folder
     if given is None:
         return None
     raise UsageError(f"--data {given}: is not the data that {run} was trained on; `review-trainer calibrate` takes any")

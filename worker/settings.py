@@ -267,8 +267,8 @@ class Settings(BaseSettings):
     engine: EngineName = "auto"
     """`auto` takes the fastest that this machine can run: `openvino` on CPUs, `jax` on NVIDIA GPUs."""
     precision: Precision = "auto"
-    """The type of the matrix products; `auto` takes the fastest that keeps the labels. `int8` is for CPUs, and for
-    models that have such a form."""
+    """The type of the matrix products; `auto` takes the fastest that keeps the labels. `int8` is the openvino engine's,
+    for models that have such a form."""
     cache_dir: Annotated[Path, AfterValidator(_somewhere)] | None = None
     """A folder for what engines compile, so that a restarted worker is ready sooner. Default: none."""
     kafka: KafkaSettings = KafkaSettings()
