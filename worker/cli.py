@@ -420,6 +420,105 @@ def show_config(
 
 
 @app.command()
+def bench(
+    config: Config = None,
+    model: Model = None,
+    bootstrap_servers: Bootstrap = None,
+    engine: EngineChoice = None,
+    precision: PrecisionChoice = None,
+    settings: Set = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            metavar="PART",
+            help="`engine`, `route` or `stub` (the route without a model). May be repeated. Default: all.",
+            autocompletion=_completed(lambda: ("engine", "route", "stub")),
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Your reviews, JSON lines or CSV (.gz too); else made ones, as long as IMDB's."
+        ),
+    ] = None,
+    reviews: Annotated[int, typer.Option(min=1, help="How many, in each round.")] = 200,
+    rounds: Annotated[int, typer.Option(min=1, help="Behind one that is not counted; medians are shown.")] = 3,
+    partitions: Annotated[int, typer.Option(min=1, help="Of the topics that are made.")] = 4,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Reviews per second of the latency's stream; else half of what was measured."),
+    ] = None,
+    stub_reviews: Annotated[int, typer.Option(min=1, help="In each round without a model.")] = 30_000,
+    backlog: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="With --plot, sizes to compare; may be repeated. Default: 1000, 10000 and 100000."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Draw throughput by length and cost by backlog there (extra `report`); takes longer."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure how fast this machine scores: the engine alone, and with a broker the whole route.
+
+    Topics and group are made for it, with a random name, and removed. The route's worker is a process of its own with
+    your settings, as `run` would start it. Keep the machine quiet meanwhile, and read the spread of the rounds.
+
+    ```
+    review-worker bench --model models/imdb --data reviews.csv
+    review-worker bench --model models/imdb --bootstrap-servers $(deploy/kafka/broker start --data /tmp/kafka)
+    review-worker bench --bootstrap-servers broker:9092 --json > bench.json && review-worker capacity --from bench.json
+    ```
+    """
+    from worker.bench.suite import BACKLOGS, HOW_TO_GET_A_BROKER, PARTS, Asked
+    from worker.bench.suite import bench as measure
+
+    if unknown := [name for name in only or () if name not in PARTS]:
+        raise UsageError(f"--only {unknown[0]}: choose from {', '.join(PARTS)}")
+    if data:
+        _require_readable(data)
+    flags, named = _flags(settings, model=model, bootstrap=bootstrap_servers, engine=engine, precision=precision)
+    broker = "kafka.bootstrap_servers" in named
+    parts = [part for part in PARTS if part in (only or PARTS)]
+    waiting = [part for part in parts if part != "engine" and not broker]
+    if only and waiting:
+        raise UsageError(f"--only {waiting[0]} needs a broker: {HOW_TO_GET_A_BROKER}")
+    _quiet()
+    found = measure(
+        Asked(
+            config,
+            flags,
+            broker,
+            parts,
+            data=data,
+            reviews=reviews,
+            rounds=rounds,
+            partitions=partitions,
+            stub_reviews=stub_reviews,
+            rate=rate,
+            backlogs=backlog or BACKLOGS,
+            plot=plot,
+        )
+    )
+    if as_json:
+        print(json.dumps(found.document()))
+    else:
+        _show_bench(found)
+    if waiting:
+        err.print(f"not measured without a broker: {', '.join(waiting)}. {HOW_TO_GET_A_BROKER}", markup=False)
+
+
+def _show_bench(found: Any) -> None:
+    from worker.bench.view import head, table
+
+    out.print(head(found))
+    out.print(table(found))
+
+
+@app.command()
 def capacity(
     figures: Annotated[
         str | None,

@@ -107,15 +107,22 @@ class State:
         return Condition("ready", "scoring") if self.source.joined else Condition("joining", "waiting for the group")
 
 
-def run(settings: Settings) -> None:
+Load = Callable[[Artifact, Settings], Scorer]
+
+
+def run(settings: Settings, load: Load = load_scorer) -> None:
     """Serve until SIGTERM or SIGINT; the batch in hand is then committed.
+
+    Args:
+        settings: all of them.
+        load: makes a verified artefact ready to score; a measurement has one of its own.
 
     Raises:
         ReviewScorerError: with the line for the user.
     """
     start_logging(settings.log_level)
     try:
-        _serve(settings)
+        _serve(settings, load)
     except ReviewScorerError:
         raise
     except Exception:
@@ -125,7 +132,7 @@ def run(settings: Settings) -> None:
         sys.exit(1)
 
 
-def _serve(settings: Settings) -> None:
+def _serve(settings: Settings, load: Load) -> None:
     tracing = open_tracing(settings)
     artifact = open_model(settings)
     manifest = artifact.manifest
@@ -151,11 +158,11 @@ def _serve(settings: Settings) -> None:
         watchdog.enter("find topics")
         require_topics(settings.kafka)
         watchdog.enter("load model", settings.watchdog.load_seconds)
-        scorer = load_scorer(artifact, settings)
+        scorer = load(artifact, settings)
         # The folder of one version has no newer ones.
         parent = settings.model if artifact.folder != settings.model else None
         models = stack.enter_context(
-            Models(scorer, parent, lambda newer: load_scorer(newer, settings), settings.reload.seconds, metrics)
+            Models(scorer, parent, lambda newer: load(newer, settings), settings.reload.seconds, metrics)
         )
         stack.enter_context(_hang_ups(models.ask, stopping))
         log.info("model ready", extra={"engine": vars(scorer.engine.description)})
