@@ -7,24 +7,22 @@ which its batch was scored, and that at which it was sent.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from threading import Event, Thread
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Any
 
 import numpy as np
-from kafka import KafkaConsumer, KafkaProducer
-from kafka.errors import KafkaError
-from kafka.structs import TopicPartition
 
 from schemas import Review
 from worker.artifact import Artifact
 from worker.bench.place import Place
 from worker.bench.process import Samples, WorkerProcess
 from worker.bench.rounds import Spread, spread
+from worker.bench.stream import Stream
 from worker.bench.stub import StubScorer
-from worker.connection import client_options, connect, discard, trouble
-from worker.errors import BrokerError, ReviewScorerError
+from worker.connection import begin
+from worker.errors import ReviewScorerError
 from worker.letters import Letters
 from worker.message import Message
 from worker.metrics import STAGES, Stage
@@ -33,7 +31,6 @@ LOOK_SECONDS = 0.5
 """How often the worker's metrics are asked for: each time costs it some milliseconds."""
 
 STALL_SECONDS = 300.0
-PUBLISH_MS = 600_000
 LATE_SECONDS = 60.0
 """How long the last predictions of a paced stream are waited for."""
 
@@ -56,6 +53,8 @@ class Backlog:
     """Share of the time that the loop spent in each stage. They add up to more than 1: scoring overlaps the rest."""
     memory_bytes: float
     """Of the worker, resident, afterwards."""
+    records: list[Any] = field(repr=False)
+    """The predictions, as they were read afterwards."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,7 @@ class Route:
 
     def __init__(self, place: Place, worker: WorkerProcess) -> None:
         self.worker = worker
-        self._kafka = place.settings.kafka
-        self._published = 0
+        self.stream = Stream(place.settings.kafka)
 
     def backlog(self, values: Sequence[bytes]) -> Backlog:
         """Publish at once, and wait until everything is answered.
@@ -112,15 +110,16 @@ class Route:
         Raises:
             ReviewScorerError: the worker ended, stands still, or made something else than one prediction a review.
         """
-        starts = self._ends()
-        with self._hidden(values) as show:
+        starts = self.stream.ends()
+        with self.stream.hidden(values) as show:
             before = self.worker.samples()
             begun = time.time()
             show()
         seen = self._wait(before["reviews_consumed_total"] + len(values))
-        batches = self._batches(starts)
-        if (answered := sum(count for count, _ in batches)) != len(values):
-            raise ReviewScorerError(f"{len(values):,} reviews were published, and {answered:,} predictions came")
+        records = self.stream.predictions(starts)
+        if len(records) != len(values):
+            raise ReviewScorerError(f"{len(values):,} reviews were published, and {len(records):,} predictions came")
+        batches = batches_of(records)
         first, last = batches[0], batches[-1]
         steady = len(batches) >= STEADY_BATCHES and last[1] > first[1]
         rate = (len(values) - first[0]) / (last[1] - first[1]) if steady else len(values) / (last[1] - begun)
@@ -132,6 +131,7 @@ class Route:
             transactions=_advance(before, after, "transactions_total committed"),
             stages=_shares([(begun, before), *seen], before["reviews_consumed_total"]),
             memory_bytes=after["process_resident_memory_bytes"],
+            records=records,
         )
 
     def latency(self, values: Sequence[bytes], reviews_per_second: float) -> Latency:
@@ -140,112 +140,25 @@ class Route:
         Raises:
             ReviewScorerError: a prediction did not come.
         """
-        starts, sent, over = self._ends(), dict[bytes, float](), Event()
-        publisher = Thread(target=self._pace, args=(values, reviews_per_second, sent, over), daemon=True)
-        consumer = self._consumer()
-        try:
-            consumer.assign(list(starts))
-            for partition, offset in starts.items():
-                consumer.seek(partition, offset)
+        sent, arrived, over = dict[bytes, float](), dict[bytes, float](), Event()
+        with self.stream.reader(self.stream.ends()) as consumer:
             consumer.poll(0)
-            publisher.start()
-            arrived: dict[bytes, float] = {}
+            publisher = begin(lambda: self.stream.pace(values, reviews_per_second, sent, over), "publisher")
             deadline = time.monotonic() + len(values) / reviews_per_second + LATE_SECONDS
-            while len(arrived) < len(values):
-                self.worker.require_running()
-                if time.monotonic() > deadline:
-                    raise ReviewScorerError(f"{len(values) - len(arrived):,} predictions did not come")
-                found = consumer.poll(200)
-                now = time.time()
-                arrived.update({record.key: now for some in found.values() for record in some})
-        except KafkaError as error:
-            raise BrokerError(trouble(error, self._kafka)) from None
-        finally:
-            over.set()
-            consumer.close(autocommit=False)
-        publisher.join()
-        p50, p95, p99, most = np.quantile([arrived[key] - sent[key] for key in arrived], (0.5, 0.95, 0.99, 1)).tolist()
+            try:
+                while len(arrived) < len(values):
+                    self.worker.require_running()
+                    if publisher.done():
+                        publisher.result()
+                    if time.monotonic() > deadline:
+                        raise ReviewScorerError(f"{len(values) - len(arrived):,} predictions did not come")
+                    found = consumer.poll(200)
+                    now = time.time()
+                    arrived.update({record.key: now for some in found.values() for record in some})
+            finally:
+                over.set()
+        p50, p95, p99, most = np.quantile([arrived[key] - sent[key] for key in sent], (0.5, 0.95, 0.99, 1)).tolist()
         return Latency(len(values), reviews_per_second, p50, p95, p99, most)
-
-    def _pace(self, values: Sequence[bytes], rate: float, sent: dict[bytes, float], over: Event) -> None:
-        producer = self._producer(linger_ms=0)
-        begun = time.monotonic()
-        try:
-            for number, value in enumerate(values):
-                if over.wait(max(0.0, begun + number / rate - time.monotonic())):
-                    return
-                key = f"k{number}".encode()
-                sent[key] = time.time()
-                producer.send(self._kafka.input_topic, key=key, value=value)
-            producer.flush(timeout=LATE_SECONDS)
-        finally:
-            discard(producer)
-
-    @contextmanager
-    def _hidden(self, values: Sequence[bytes]) -> Iterator[Callable[[], None]]:
-        """Publish, the partitions in turn; gives the call that shows it to the worker."""
-        self._published += 1
-        producer = self._producer(
-            linger_ms=20,
-            transactional_id=f"{self._kafka.group_id}-publisher",
-            transaction_timeout_ms=PUBLISH_MS,
-            delivery_timeout_ms=PUBLISH_MS,
-        )
-        try:
-            producer.init_transactions()
-            producer.begin_transaction()
-            partitions = len(producer.partitions_for(self._kafka.input_topic))
-            futures = [
-                producer.send(
-                    self._kafka.input_topic, key=f"k{number}".encode(), value=value, partition=number % partitions
-                )
-                for number, value in enumerate(values)
-            ]
-            producer.flush(timeout=PUBLISH_MS / 1000)
-            if not all(future.succeeded() for future in futures):
-                raise BrokerError(f"{self._kafka.input_topic}: the broker did not take every review")
-            yield producer.commit_transaction
-        except KafkaError as error:
-            raise BrokerError(trouble(error, self._kafka)) from None
-        finally:
-            discard(producer)
-
-    def _producer(self, **options: object) -> KafkaProducer:
-        compression = self._kafka.compression
-        return connect(
-            lambda: KafkaProducer(
-                **client_options(self._kafka),
-                metrics_enabled=False,
-                acks="all",
-                batch_size=256 << 10,
-                compression_type=None if compression == "none" else compression,
-                **options,
-            ),
-            self._kafka,
-        )
-
-    def _consumer(self) -> KafkaConsumer:
-        return connect(
-            lambda: KafkaConsumer(
-                **client_options(self._kafka),
-                metrics_enabled=False,
-                group_id=None,
-                isolation_level="read_committed",
-                enable_auto_commit=False,
-            ),
-            self._kafka,
-        )
-
-    def _ends(self) -> dict[TopicPartition, int]:
-        """Where the predictions end now."""
-        topic, consumer = self._kafka.output_topic, self._consumer()
-        try:
-            partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
-            return dict(consumer.end_offsets(partitions))
-        except KafkaError as error:
-            raise BrokerError(trouble(error, self._kafka)) from None
-        finally:
-            consumer.close(autocommit=False)
 
     def _wait(self, total: float) -> list[tuple[float, Samples]]:
         """What the worker's metrics said on the way to so many reviews, and when."""
@@ -261,23 +174,13 @@ class Route:
                 raise ReviewScorerError(f"the worker stands still, {total - before:,.0f} reviews from the end")
         return seen
 
-    def _batches(self, starts: dict[TopicPartition, int]) -> list[tuple[int, float]]:
-        """Of the predictions since `starts`, for each batch how many it has and when its last one was sent."""
-        ends, consumer = self._ends(), self._consumer()
-        batches: dict[bytes, list[float]] = defaultdict(list)
-        try:
-            consumer.assign(list(starts))
-            for partition, offset in starts.items():
-                consumer.seek(partition, offset)
-            while any(consumer.position(partition) < end for partition, end in ends.items()):
-                for some in consumer.poll(500, max_records=10_000).values():
-                    for record in some:
-                        batches[dict(record.headers)["ce_time"]].append(record.timestamp / 1000)
-        except KafkaError as error:
-            raise BrokerError(trouble(error, self._kafka)) from None
-        finally:
-            consumer.close(autocommit=False)
-        return [(len(times), max(times)) for _, times in sorted(batches.items())]
+
+def batches_of(records: Sequence[Any]) -> list[tuple[int, float]]:
+    """For each batch of predictions how many it has and when its last one was sent, in seconds since 1970."""
+    batches: dict[bytes, list[float]] = defaultdict(list)
+    for record in records:
+        batches[dict(record.headers)["ce_time"]].append(record.timestamp / 1000)
+    return [(len(times), max(times)) for _, times in sorted(batches.items())]
 
 
 def _advance(before: Samples, after: Samples, name: str) -> float:

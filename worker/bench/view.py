@@ -9,7 +9,7 @@ from rich.table import Table
 from worker.bench.engine import EngineFigures
 from worker.bench.rounds import Spread
 from worker.bench.route import Latency, RouteFigures
-from worker.bench.suite import Found
+from worker.bench.suite import Found, StubFigures
 
 Row = tuple[str, str, str]
 
@@ -20,7 +20,9 @@ def table(found: Found) -> Table:
     made.add_column("")
     made.add_column("median", justify="right", no_wrap=True)
     made.add_column("rounds", justify="right", no_wrap=True, style="dim")
-    for part in (_engine(found.engine), _lengths(found), _route(found.route), _latency(found.latency), _stub(found)):
+    stubs = (_stub(its) for its in found.stub)
+    parts = (_engine(found.engine), _lengths(found), _route(found.route), _latency(found.latency), *stubs)
+    for part in (*parts, _backlogs(found)):
         for number, (what, value, rounds) in enumerate(part):
             made.add_row(what if number == 0 else f"  {what}", value, rounds, style="bold" if number == 0 else None)
     return made
@@ -87,11 +89,13 @@ def _latency(its: Latency | None) -> Iterator[Row]:
         yield name, f"{seconds * 1000:,.0f} ms", ""
 
 
-def _stub(found: Found) -> Iterator[Row]:
-    for its in found.stub:
-        yield _rate(f"route without a model, {its.bytes_per_review:,} bytes: reviews", its.reviews_per_second)
-        yield "transactions, share of the time", f"{its.transactions_share:.1%}", ""
-        yield "reviews a transaction", f"{its.reviews_per_transaction:,.0f}", ""
+def _stub(its: StubFigures) -> Iterator[Row]:
+    yield _rate(f"route without a model, {its.bytes_per_review:,} bytes: reviews", its.reviews_per_second)
+    yield "transactions, share of the time", f"{its.transactions_share:.1%}", ""
+    yield "reviews a transaction", f"{its.reviews_per_transaction:,.0f}", ""
+
+
+def _backlogs(found: Found) -> Iterator[Row]:
     if found.backlogs:
         yield "cost of a backlog", "", ""
     for backlog in found.backlogs:
