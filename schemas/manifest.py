@@ -61,7 +61,8 @@ class Manifest(Record):
     Example: `{"format": 1, "name": "imdb", "version": 3, "created_at": "2026-11-23T09:00:00Z",
     "labels": ["negative", "positive"], "cut": {"head": 129, "tail": 383}, "cleaning": ["line-breaks"],
     "temperature": 1.0, "base": "bert-base-cased", "metrics": {"accuracy": 0.91}, "data_digest": null,
-    "libraries": {"keras": "3.15.1"}, "files": {"config.json": {"bytes": 671, "sha256": "sha256:9f86...08"}}}`
+    "int8": null, "libraries": {"keras": "3.15.1"},
+    "files": {"config.json": {"bytes": 671, "sha256": "sha256:9f86...08"}}}`
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -5,7 +5,6 @@ calibration reviews; what is sensitive stays in floating point (see `worker.engi
 """
 
 import logging
-import os
 import random
 import warnings
 from collections.abc import Iterator, Sequence
@@ -101,8 +100,6 @@ def write_int8(artifact: Artifact, texts: Sequence[str], reporter: Reporter) -> 
     """
     from worker.engine.openvino_graph import build_graph, float_parts, inputs_of
 
-    # Unless told that nobody is there, NNCF reports each use over the network to its makers.
-    os.environ["NNCF_CI"] = "1"
     rows = [row.ids for row in artifact.tokenizer().encode(texts)]
     with _quiet(), reporter.bar("quantizing", PASSES * len(rows)) as advance:
         import nncf

@@ -21,6 +21,7 @@ def read(**fields: object) -> Manifest:
     [
         ({"stride": 128}, "stride"),
         ({"cut": GOLDEN["cut"] | {"stride": 128}}, "cut.stride"),
+        ({"int8": GOLDEN["int8"] | {"preset": "mixed"}}, "int8.preset"),
         ({"files": {"config.json": GOLDEN["files"]["config.json"] | {"mode": 0o777}}}, "files.config.json.mode"),
     ],
 )
@@ -66,6 +67,8 @@ def test_labels_are_at_least_two_and_distinct(labels: list[str]) -> None:
         {"files": {}},
         {"files": {"config.json": {"bytes": -1, "sha256": "sha256:" + "0" * 64}}},
         {"created_at": "2026-11-23T09:00:00"},
+        {"int8": GOLDEN["int8"] | {"int8_accuracy": 1.01}},
+        {"int8": GOLDEN["int8"] | {"calibration_reviews": 0}},
         {"data_digest": "unknown"},
         {"data_digest": ""},
     ],
@@ -78,3 +81,8 @@ def test_what_is_out_of_bounds_is_refused(fields: dict[str, object]) -> None:
 
 def test_the_data_of_an_imported_model_may_be_unknown() -> None:
     assert read(data_digest=None).data_digest is None
+
+
+def test_a_model_without_an_int8_form_says_nothing_of_one() -> None:
+    without = {field: value for field, value in GOLDEN.items() if field != "int8"}
+    assert Manifest.model_validate_json(json.dumps(without)).int8 is None

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 import schemas
-from schemas import Cut, FileDigest, Manifest, ModelName, Prediction, Rejection, Review, Source
+from schemas import Cut, FileDigest, Int8, Manifest, ModelName, Prediction, Rejection, Review, Source
 from schemas.record import Record
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -19,7 +19,7 @@ TOP_LEVEL: dict[str, type[Record]] = {
     "rejection": Rejection,
     "manifest": Manifest,
 }
-EVERY_RECORD = [Review, Prediction, Rejection, Manifest, ModelName, Source, Cut, FileDigest]
+EVERY_RECORD = [Review, Prediction, Rejection, Manifest, ModelName, Source, Cut, FileDigest, Int8]
 
 top_level = pytest.mark.parametrize("name", TOP_LEVEL)
 every_record = pytest.mark.parametrize("record", EVERY_RECORD, ids=lambda record: record.__name__)

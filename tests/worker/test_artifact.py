@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from schemas import ModelName
-from worker.artifact import digest_bytes, digest_file, find_version, open_artifact, versions
+from worker.artifact import INT8, digest_bytes, digest_file, find_version, open_artifact, versions
 from worker.errors import ArtifactError
 
 BuildArtifact = Callable[..., Path]
@@ -353,3 +353,42 @@ def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
 
 def test_what_the_operating_system_refuses_is_one_line_too(tmp_path: Path) -> None:
     assert refused(tmp_path / ("x" * 300)).endswith("File name too long")
+
+
+# --- the int8 form ---
+
+MEASURED = {
+    "calibration_reviews": 8,
+    "validation_reviews": 8,
+    "float_accuracy": 0.75,
+    "float_precision": "bfloat16",
+    "int8_accuracy": 0.75,
+}
+
+
+@pytest.fixture
+def with_int8(folder: Path) -> Path:
+    """The artefact with the files of an int8 form, which nothing here opens."""
+    (folder / "int8").mkdir()
+    for name in INT8:
+        (folder / name).write_bytes(b"numbers")
+        list_file(folder, name)
+    write_manifest(folder, int8=MEASURED)
+    return folder
+
+
+def test_a_model_has_the_int8_form_that_its_manifest_measures(folder: Path, with_int8: Path) -> None:
+    assert open_artifact(folder).int8 == folder / "int8" / "model.xml"
+    write_manifest(folder, int8=None)
+    assert open_artifact(folder).int8 is None
+
+
+@pytest.mark.parametrize("name", INT8)
+def test_an_int8_form_that_was_altered_is_refused(with_int8: Path, name: str) -> None:
+    (with_int8 / name).write_bytes(b"NUMBERS")
+    assert f"{name} does not match the manifest" in refused(with_int8)
+
+
+def test_a_manifest_that_measures_an_int8_form_lists_its_files(folder: Path) -> None:
+    write_manifest(folder, int8=MEASURED)
+    assert "does not list int8/model.xml" in refused(folder)

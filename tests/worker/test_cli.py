@@ -91,6 +91,7 @@ def test_commands_are_completed(completed: Complete) -> None:
 def test_engines_and_precisions_are_completed(completed: Complete) -> None:
     assert completed("review-worker run --engine ") == ["auto", "tensorflow", "jax", "openvino"]
     assert completed("review-worker check --precision bf") == ["bfloat16"]
+    assert completed("review-worker score --precision i") == ["int8"]
 
 
 def test_settings_and_reasons_are_completed(completed: Complete) -> None:

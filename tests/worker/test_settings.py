@@ -227,7 +227,7 @@ def test_a_file_that_is_no_text_or_no_file_is_refused(tmp_path: Path) -> None:
         ("WATCHDOG__STAGE_SECONDS", "0.9", "watchdog.stage_seconds"),
         ("WATCHDOG__STAGE_SECONDS", "nan", "watchdog.stage_seconds"),
         ("ENGINE", PASSWORD, "engine"),
-        ("PRECISION", "int8", "precision"),
+        ("PRECISION", "int4", "precision"),
         ("LOG_LEVEL", "loud", "log_level"),
         ("KAFKA__BOOTSTRAP_SERVERS", "", "kafka.bootstrap_servers"),
         ("KAFKA__BOOTSTRAP_SERVERS", " , ", "kafka.bootstrap_servers"),

@@ -5,6 +5,7 @@ its own, so that the loop can prepare the next batch and commit the last one mea
 """
 
 import logging
+import sys
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -20,6 +21,11 @@ from worker.artifact import Artifact
 from worker.engine.memory import DeviceMemory
 from worker.errors import EngineError
 from worker.tokens import Ids
+
+# With this library, OpenVINO reports to its makers over the network that it is imported, NNCF what it is used for, and
+# both leave a number for the user in the home folder. Without it they do neither; it stands here since this runs before
+# anything of this package imports them.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 log = logging.getLogger(__name__)
 
