@@ -4,23 +4,23 @@ Masked words are guessed as in pre-training, on texts of the task (Gururangan et
 out needs fewer labels. The loop, its checkpoints and its resumption are those of `train`.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from trainer.adapt_job import AdaptJob, build_masked, compile_masked, plan_adaptation
 from trainer.adapt_network import MaskedBert
-from trainer.adapt_settings import ADAPT, AdaptSettings, default_adapt_rate, read_adaptation
+from trainer.adapt_settings import ADAPT, AdaptSettings, read_adaptation
 from trainer.disk import check_room, check_writable
 from trainer.estimate import Pace, Speed, measure
 from trainer.folders import refuse_existing, writing
 from trainer.progress import Reporter, duration
 from trainer.resume import Earlier, earlier_run
 from trainer.run import Before, History
-from trainer.settings import NARROW
 from trainer.train import Conduct, disk_bytes, fit, memory_sufficing, seconds_done
+from worker.errors import ArtifactError
 
 
 def adapt(
@@ -68,13 +68,13 @@ def adapt(
     with memory_sufficing(
         f"batches of {settings.batch_size} x {settings.length} tokens", "lower --batch-size or --length"
     ):
-        job, speed = _measured(job, network, reporter)
         _describe(job, network, fresh, reporter)
+        before = _before(job, network, earlier, reporter)
+        job, speed = _measured(job, network, reporter)
         pace = Pace(job, speed)
         done = seconds_done(pace, earlier)
         rest = " for what is left" if done else ""
         reporter.fact("time", f"about {duration(pace.total - done)}{rest}, from timing training steps on this machine")
-        before = _before(job, network, earlier, reporter)
         with writing(out):
             force = force or conduct.resume
             return fit(job, network, pace, out, earlier, reporter, force=force, conduct=conduct, before=before)
@@ -89,6 +89,10 @@ def _measured(job: AdaptJob, network: MaskedBert, reporter: Reporter) -> tuple[A
         compile_masked(network, job)  # the rate's way depends on the number of steps
         network.make_train_function()
         network.make_test_function()
+    share = job.steps / -(-len(job.training) // job.settings.batch_size)
+    reporter.fact(
+        "batches", f"{job.steps:,} of {job.settings.batch_size}, {share:.2f} x all rows: {job.padding:.1%} padding"
+    )
     return job, speed
 
 
@@ -97,11 +101,17 @@ def _before(job: AdaptJob, network: MaskedBert, earlier: Earlier | None, reporte
     before = None if earlier is None else earlier.history.before
     if before is None:
         with reporter.bar("held out", len(job.validation_plan)) as advance:
+            network.make_test_function()
             batches = job.validation_batches(network)
             for number, _ in enumerate(job.validation_plan, start=1):
                 network.test_function(batches)
                 advance(number, "")
         found = network.get_metrics_result()
+        if not math.isfinite(found["loss"]):
+            raise ArtifactError(
+                f"{job.checkpoint.folder}: what it says of held-out texts is not a number; its weights are broken, or "
+                "--precision float32 is needed"
+            )
         before = Before(loss=float(found["loss"]), accuracy=float(found["accuracy"]))
         network.reset_metrics()
     reporter.fact("before", guessing(before.loss, before.accuracy))
@@ -131,16 +141,5 @@ def _describe(job: AdaptJob, network: MaskedBert, fresh: tuple[str, ...], report
         f"{settings.length} tokens to learn from ({int(job.training.lengths.sum()):,} tokens), "
         f"{len(job.validation):,} held out",
     )
-    every = len(job.training) / settings.batch_size
-    reporter.fact(
-        "batches",
-        f"{job.steps:,} of {settings.batch_size}, {job.steps / np.ceil(every):.2f} x all rows: "
-        f"{job.padding:.1%} padding; {'whole words' if settings.whole_words else 'tokens'} masked",
-    )
-    side = "at most" if config.hidden_size <= NARROW else "more than"
-    default = f" (the default for {side} {NARROW} columns)" if _is_default(job) else ""
-    reporter.fact("optimizer", f"AdamW at {job.learning_rate:g}{default}, 10% warm-up, then down to 0")
-
-
-def _is_default(job: AdaptJob) -> bool:
-    return job.learning_rate == default_adapt_rate(job.checkpoint.config.hidden_size)
+    reporter.fact("masked", f"15% of the {'words, each with all its pieces' if settings.whole_words else 'tokens'}")
+    reporter.fact("optimizer", f"AdamW at {job.learning_rate:g}, 10% warm-up, then down to 0")
