@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test faults soak scale check format requirements clean
+.PHONY: help install demo test faults soak scale bench check format requirements clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ soak: $(STAMP) ## Kill a worker every minute beside one that must not grow (MINU
 scale: $(STAMP) ## Measure 1, 2 and 4 workers in one group, and how soon it is whole again, half an hour
 	$(BIN)/python -m pytest tests/bench/test_scale.py --full-scale --timeout 1800
 
+bench: $(STAMP) ## Measure engines, route and peers side by side, a quarter of an hour (PEERS=/path/to/python REVIEWS=250 MODEL=models/imdb)
+	PYTHONPATH=.:tests $(BIN)/python tests/bench/side_by_side.py --out .bench $(if $(PEERS),--peers "$(PEERS)") $(if $(REVIEWS),--reviews $(REVIEWS)) $(if $(MODEL),--model "$(MODEL)")
+
 check: $(STAMP) ## Lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,4 +56,4 @@ requirements: ## Resolve requirements.txt anew from pyproject.toml (needs uv)
 		--custom-compile-command 'make requirements' pyproject.toml --output-file requirements.txt
 
 clean: ## Remove what the other commands made
-	rm -rf $(VENV) .demo deploy/kafka/lib .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .bench .demo deploy/kafka/lib .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,226 @@
+"""`review-worker bench` in small sizes: on the tiny model, through a real broker, with real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+
+import pytest
+from kafka import KafkaAdminClient
+
+from contract.pieces import wait_for
+from running import ROOT, Broker
+from toy import toy_rows, write_csv
+from worker.bench.limit import review_flop
+from worker.bench.reviews import make_reviews, records, sized_records
+from worker.bench.route import batches_of
+from worker.bench.suite import HOW_TO_GET_A_BROKER
+from worker.bert_config import BertConfig
+from worker.capacity import Figures, read_figures
+from worker.intake import read_review
+from worker.message import Message
+
+TINY = ("--set", "engine=tensorflow", "--set", "precision=float32")
+
+
+def arguments(*options: object) -> list[str]:
+    return [sys.executable, "-m", "worker", "bench", *map(str, options)]
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("WORKER_")}
+
+
+def bench(*options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments(*options), capture_output=True, text=True, check=False, cwd=ROOT, env=environment(), timeout=280
+    )
+
+
+@contextmanager
+def admin(kafka: Broker) -> Iterator[KafkaAdminClient]:
+    client = KafkaAdminClient(bootstrap_servers=kafka.address)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def left_on(client: KafkaAdminClient) -> list[str]:
+    """Topics and groups of a measurement."""
+    groups = [group["group_id"] for group in client.list_groups()]
+    return [name for name in [*client.list_topics(), *groups] if name.startswith("bench-")]
+
+
+# === The command ===
+
+
+@pytest.mark.kafka
+def test_everything_is_measured_and_nothing_is_left_on_the_broker(
+    kafka: Broker, tiny_model: Path, tmp_path: Path
+) -> None:
+    pictures = tmp_path / "pictures"
+    data = write_csv(tmp_path / "reviews.csv", toy_rows(20, 0))
+    sizes = (
+        "--data",
+        data,
+        "--reviews",
+        20,
+        "--rounds",
+        1,
+        "--rate",
+        20,
+        "--stub-reviews",
+        200,
+        "--backlog",
+        300,
+        "--backlog",
+        600,
+    )
+    place = ("--model", tiny_model, "--bootstrap-servers", kafka.address)
+
+    done = bench(*place, *TINY, *sizes, "--data", data, "--plot", pictures, "--json")
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["reviews_per_second"] == found["route"]["reviews_per_second"]["median"] > 0
+    assert (found["model"], found["device"]) == ("tiny/1", found["engine"]["device"])
+    assert (found["engine"]["engine"], found["engine"]["precision"]) == ("tensorflow", "float32")
+    assert found["engine"]["reviews"] == found["route"]["reviews"] == found["latency"]["reviews"] == 20
+    assert 0 < found["engine"]["padding_ratio"] < 1
+    assert found["engine"]["limit_flop_per_second"]["median"] > 0
+    assert found["engine"]["share_of_limit"] > 0
+    assert set(found["route"]["stages"]) == {"poll", "intake", "tokenize", "score", "commit"}
+    assert 0 < found["latency"]["p50"] <= found["latency"]["p99"]
+    assert [its["bytes_per_review"] for its in found["stub"]] == [300, 1300]
+    assert all(its["reviews_per_transaction"] > 1 for its in found["stub"])
+    assert [its["reviews"] for its in found["backlogs"]] == [300, 600]
+    assert [its["tokens"] for its in found["lengths"]] == [16, 32, 64]
+    # Compressed in the log; a prediction alone has more than 200 bytes of JSON.
+    assert 50 < found["output_bytes"] < 2_000
+    for name in ("throughput.png", "backlog.png"):
+        assert (pictures / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    with admin(kafka) as client:
+        assert left_on(client) == []
+    file = tmp_path / "bench.json"
+    file.write_text(done.stdout)
+    planned = read_figures(str(file), {})
+    assert planned == Figures(**{name: found[name] for name in Figures.model_fields})
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
+def test_nothing_is_left_on_the_broker_when_it_is_interrupted(
+    kafka: Broker, tiny_model: Path, number: signal.Signals, code: int
+) -> None:
+    options = ("--only", "stub", "--stub-reviews", 100, "--rounds", 10_000)
+    with admin(kafka) as client:
+        process = subprocess.Popen(
+            arguments("--model", tiny_model, "--bootstrap-servers", kafka.address, *options),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=environment(),
+        )
+        try:
+            # The group is there once the worker is.
+            wait_for(lambda: len(left_on(client)) == 4, "a worker takes part", 90)
+            process.send_signal(number)
+            _, said = process.communicate(timeout=90)
+        finally:
+            process.kill()
+            process.wait()
+
+        assert process.returncode == code, said
+        assert "Traceback" not in said
+        assert left_on(client) == []
+
+
+@pytest.mark.kafka
+def test_a_worker_that_does_not_start_is_said_in_one_line(kafka: Broker, tiny_model: Path) -> None:
+    place = ("--model", tiny_model, "--bootstrap-servers", kafka.address)
+
+    done = bench(*place, "--only", "route", "--set", "kafka.transaction_timeout_seconds=900", "--engine", "openvino")
+
+    assert done.returncode == 1
+    assert "error: the worker ended: error: " in done.stderr
+    assert "Traceback" not in done.stderr
+    with admin(kafka) as client:
+        assert left_on(client) == []
+
+
+def test_a_part_that_needs_a_broker_says_how_to_get_one(tiny_model: Path) -> None:
+    done = bench("--model", tiny_model, "--only", "stub")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: --only stub needs a broker: {HOW_TO_GET_A_BROKER}\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--only", "rout"), "error: --only rout: choose from engine, route, stub\n"),
+        (("--data", "nowhere.csv"), "error: nowhere.csv: no such file\n"),
+        ((), "error: no model: set WORKER_MODEL or --model to an artefact folder or its parent\n"),
+    ],
+)
+def test_a_mistake_is_one_line(options: tuple[str, ...], said: str) -> None:
+    done = bench(*options)
+
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+# === Reviews ===
+
+
+def test_made_reviews_are_as_long_as_real_ones_and_always_the_same() -> None:
+    made = make_reviews(2_000)
+    words = [len(review.text.split()) for review in made]
+
+    assert made == make_reviews(2_000)
+    assert made != make_reviews(2_000, seed=1)
+    assert 165 < median(words) < 190
+    assert 220 < sum(words) / len(words) < 250
+    # Longer than 512 tokens, at five tokens for four words.
+    assert 0.11 < sum(count > 410 for count in words) / len(words) < 0.16
+
+
+@pytest.mark.parametrize("values", [records(make_reviews(3), 10), sized_records(10, 300)], ids=["real", "sized"])
+def test_every_record_is_a_review_with_an_id_of_its_own(values: list[bytes]) -> None:
+    read = [read_review(Message("t", 0, 0, None, value), 1 << 20) for value in values]
+
+    assert len({review.review_id for review in read}) == 10  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("size", [100, 300, 1_300])
+def test_sized_records_have_that_size(size: int) -> None:
+    assert {len(value) for value in sized_records(1_001, size)} == {size}
+
+
+# === Figures ===
+
+
+def test_operations_are_counted_with_a_last_layer_for_the_first_token_only() -> None:
+    """By hand, for two layers, 3 tokens, width 4, 8 in between and two labels."""
+    config = BertConfig(vocab_size=9, hidden_size=4, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8)
+    first = 3 * 4 * 12 + 3 * 4 * 4 + 3 * 4 * 8 + 3 * 8 * 4 + 2 * 3 * 3 * 4
+    last = 3 * 4 * 8 + 1 * 4 * 4 + 1 * 4 * 4 + 1 * 4 * 8 + 1 * 8 * 4 + 2 * 1 * 3 * 4
+    head = 4 * 4 + 4 * 2
+
+    assert review_flop(config, 3) == 2 * (first + last + head)
+
+
+def test_predictions_are_told_apart_by_their_batch() -> None:
+    def record(batch: bytes, at: int) -> SimpleNamespace:
+        return SimpleNamespace(headers=[("ce_type", b"x"), ("ce_time", batch)], timestamp=at)
+
+    found = batches_of([record(b"2", 3_000), record(b"1", 1_000), record(b"2", 4_000), record(b"1", 1_500)])
+
+    assert found == [(2, 1.5), (2, 4.0)]
