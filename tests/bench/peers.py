@@ -101,7 +101,8 @@ class Runner(Protocol):
 
 
 Opening = Callable[[ExitStack, Row], Runner]
-"""Starts one of them, to be ended with the stack; notes on its row what is to be told.
+"""Starts one of them, to be ended with the stack, and lets it score everything once; notes on its row what is to be
+told.
 
 Raises:
     NotHereError: with the line for the table.
@@ -250,6 +251,12 @@ class PlainRoute:
         return (len(times) - 1) / (max(times) - min(times)), labels_of(records, self._labels)
 
 
+def warm(runner: Runner) -> Runner:
+    """Behind a round that does not count."""
+    runner.round()
+    return runner
+
+
 def labels_of(records: Sequence[Any], labels: Sequence[str]) -> list[int]:
     """Of predictions, in the order in which their reviews were published."""
     by_key = {record.key: labels.index(json.loads(record.value)["label"]) for record in records}
@@ -268,7 +275,7 @@ def routes(
         worker = stack.enter_context(worker_process(place))
         pin(worker.process.pid, threads)
         row.facts = {"ready_seconds": worker.ready_seconds, "precision": worker.model()["precision"]}
-        return OurRoute(Route(place, worker), values, labels)
+        return warm(OurRoute(Route(place, worker), values, labels))
 
     def plain(stack: ExitStack, _: Row) -> Runner:
         if peers is None:
@@ -277,7 +284,7 @@ def routes(
         script = stack.enter_context(
             plain_script(peers, address, kafka.group_id, kafka.input_topic, kafka.output_topic, str(artifact.folder))
         )
-        return PlainRoute(Stream(kafka), script, values, labels)
+        return warm(PlainRoute(Stream(kafka), script, values, labels))
 
     @contextmanager
     def plain_script(python: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
@@ -318,12 +325,9 @@ def alternate(openings: dict[str, Opening], rounds: int, say: Callable[[str], No
         for name, opening in openings.items():
             try:
                 ready[name] = opening(stack, rows[name])
-                # A round before the clock: a route has caches of its own to warm.
-                ready[name].round()
                 say(f"ready: {name}")
             except (NotHereError, ReviewScorerError) as missing:
                 rows[name].skipped = str(missing)
-                ready.pop(name, None)
                 say(f"skipped: {name}: {missing}")
         for number in range(1, rounds + 1):
             for name, runner in list(ready.items()):
@@ -358,7 +362,9 @@ def table(rows: Sequence[Row], reviews: Sequence[Labelled]) -> list[str]:
         same = "-" if ours is None else f"{share(row.labels, ours.labels):.1%}"
         right = share(row.labels, [review.label for review in reviews])
         spread = f"{min(row.rates):,.1f} to {max(row.rates):,.1f}"
-        lines.append(f"| {row.name} | {row.rate:,.1f} | {spread} | {times} | {right:.1%} | {same} |")
+        precision = row.facts.get("precision", "")
+        name = row.name if precision in row.name else f"{row.name}, {precision}"
+        lines.append(f"| {name} | {row.rate:,.1f} | {spread} | {times} | {right:.1%} | {same} |")
     return lines
 
 

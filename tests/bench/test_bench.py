@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 from kafka import KafkaAdminClient
 
-from contract.pieces import wait_for
+from contract.pieces import nobody_listens, wait_for
 from running import ROOT, Broker
 from toy import toy_rows, write_csv
 from worker.bench.limit import review_flop
@@ -154,6 +154,23 @@ def test_a_worker_that_does_not_start_is_said_in_one_line(kafka: Broker, tiny_mo
     assert "Traceback" not in done.stderr
     with admin(kafka) as client:
         assert left_on(client) == []
+
+
+def test_a_broker_that_is_not_there_is_one_line(tiny_model: Path) -> None:
+    place = (
+        "--model",
+        tiny_model,
+        "--bootstrap-servers",
+        nobody_listens(),
+        "--set",
+        "kafka.bootstrap_timeout_seconds=1",
+    )
+
+    done = bench(*place, "--only", "stub")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: no broker answered at ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_part_that_needs_a_broker_says_how_to_get_one(tiny_model: Path) -> None:

@@ -102,12 +102,15 @@ def own_place(config: Path | None, flags: Mapping[str, Any], partitions: int) ->
     }
     place = Place(load_settings(config, mine), config, mine)
     before = signal.signal(signal.SIGTERM, _leave)
+    begun = False
     try:
         with admin(place.settings.kafka) as client:
+            begun = True
             create_missing(client, place.settings.kafka, partitions)
         yield place
     finally:
-        _remove(place.settings)
+        if begun:
+            _remove(place.settings)
         signal.signal(signal.SIGTERM, before)
 
 

@@ -44,8 +44,6 @@ class Backlog:
     """What became of one backlog."""
 
     reviews: int
-    seconds: float
-    """From its publication to the last prediction sent."""
     reviews_per_second: float
     """In the steady state."""
     transactions: float
@@ -126,7 +124,6 @@ class Route:
         after = seen[-1][1]
         return Backlog(
             reviews=len(values),
-            seconds=last[1] - begun,
             reviews_per_second=rate,
             transactions=_advance(before, after, "transactions_total committed"),
             stages=_shares([(begun, before), *seen], before["reviews_consumed_total"]),
