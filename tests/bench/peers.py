@@ -12,7 +12,6 @@ import csv
 import gzip
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -303,7 +302,7 @@ def routes(
                 raise NotHereError("failed: transformers or kafka-python is not installed for it")
             yield script
         finally:
-            script.send_signal(signal.SIGINT)
+            script.terminate()
             try:
                 script.wait(30)
             except subprocess.TimeoutExpired:
@@ -315,6 +314,11 @@ def routes(
 
 
 # === Rounds ===
+
+
+def chosen(openings: dict[str, Opening], words: Sequence[str]) -> dict[str, Opening]:
+    """Those whose name holds one of the words; all without words."""
+    return {name: it for name, it in openings.items() if not words or any(word in name for word in words)}
 
 
 def alternate(openings: dict[str, Opening], rounds: int, say: Callable[[str], None]) -> list[Row]:
@@ -398,6 +402,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     options.add_argument("--reviews", type=int, default=200)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--only", action="append", default=[], metavar="WORD", help="those whose name holds it")
     return options
 
 
@@ -425,7 +430,7 @@ def main() -> None:
     reviews = read_labelled(asked.data, asked.reviews, artifact)
     with texts_of(reviews) as path:
         openings = engines(artifact, path, len(reviews), asked.threads, asked.peers, path.parent)
-        rows = alternate(openings, asked.rounds, note)
+        rows = alternate(chosen(openings, asked.only), asked.rounds, note)
     print("\n".join(table(rows, reviews)))
 
 

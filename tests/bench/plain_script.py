@@ -5,6 +5,7 @@ notice what is lost or scored twice; it is here to be compared with in speed, an
 """
 
 import json
+import signal
 import sys
 
 from kafka import KafkaConsumer, KafkaProducer
@@ -14,6 +15,7 @@ server, group, source, target, model = sys.argv[1:]
 classify = pipeline("text-classification", model=model)
 consumer = KafkaConsumer(source, bootstrap_servers=server, group_id=group, auto_offset_reset="earliest")
 producer = KafkaProducer(bootstrap_servers=server)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
 print("ready", flush=True)
 try:
     for record in consumer:
@@ -21,8 +23,6 @@ try:
         verdict = classify(review["text"], truncation=True)[0]
         prediction = {"review_id": review["review_id"], "label": verdict["label"], "confidence": verdict["score"]}
         producer.send(target, key=record.key, value=json.dumps(prediction).encode())
-except KeyboardInterrupt:
-    pass
 finally:
     consumer.close()
     producer.close()

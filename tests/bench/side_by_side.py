@@ -26,6 +26,7 @@ from bench.peers import (
     Row,
     alternate,
     arguments,
+    chosen,
     engines,
     note,
     read_labelled,
@@ -191,7 +192,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as kafka, broker(Path(kafka) / "kafka") as running, texts_of(labelled) as path:
         openings = engines(artifact, path, len(labelled), asked.threads, asked.peers, path.parent)
         openings |= routes(artifact, values, asked.threads, asked.peers, running.address)
-        rows = alternate(openings, asked.rounds, note)
+        rows = alternate(chosen(openings, asked.only), asked.rounds, note)
         same = ["--model", str(model), "--bootstrap-servers", running.address, "--rounds", str(asked.rounds)]
         engine = command(
             "--model",

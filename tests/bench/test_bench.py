@@ -157,16 +157,9 @@ def test_a_worker_that_does_not_start_is_said_in_one_line(kafka: Broker, tiny_mo
 
 
 def test_a_broker_that_is_not_there_is_one_line(tiny_model: Path) -> None:
-    place = (
-        "--model",
-        tiny_model,
-        "--bootstrap-servers",
-        nobody_listens(),
-        "--set",
-        "kafka.bootstrap_timeout_seconds=1",
-    )
+    place = ("--model", tiny_model, "--bootstrap-servers", nobody_listens())
 
-    done = bench(*place, "--only", "stub")
+    done = bench(*place, "--set", "kafka.bootstrap_timeout_seconds=1", "--only", "stub")
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: no broker answered at ")

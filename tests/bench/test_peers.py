@@ -1,6 +1,8 @@
 """The comparison with peers, without any: what is missing is skipped and said so, and what is measured is put right."""
 
 import json
+import os
+import subprocess
 import sys
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -26,8 +28,11 @@ from bench.peers import (
     texts_of,
 )
 from bench.side_by_side import Target, targets
+from running import ROOT
 from toy import toy_rows, write_csv
 from worker.artifact import open_artifact
+
+PEERS_SCRIPT = ROOT / "tests" / "bench" / "peers.py"
 
 REVIEWS = [Labelled(text, int(label == "pos")) for text, label in toy_rows(4, 0)]
 
@@ -82,6 +87,28 @@ def test_the_plain_script_is_skipped_without_an_interpreter(tiny_model: Path) ->
     assert list(openings) == [ROUTE, PLAIN]
     with ExitStack() as stack, pytest.raises(NotHereError, match="no interpreter"):
         openings[PLAIN](stack, Row(PLAIN))
+
+
+def test_ours_and_a_missing_peer_side_by_side(tiny_model: Path, tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "reviews.csv", toy_rows(6, 0))
+    options = ["--model", tiny_model, "--data", data, "--reviews", 5, "--rounds", 2, "--peers", "/nowhere/python"]
+
+    done = subprocess.run(
+        [sys.executable, PEERS_SCRIPT, *map(str, options), "--only", "tensorflow", "--only", "ONNX Runtime"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+        timeout=250,
+    )
+
+    assert done.returncode == 0, done.stderr
+    _, _, ours, peer = done.stdout.splitlines()
+    assert ours.startswith("| tensorflow, ")
+    assert ours.split(" | ")[3:] == ["1.00 x", ours.split(" | ")[4], "100.0% |"]
+    assert "| skipped: /nowhere/python: No such file or directory |" in peer
+    assert done.stderr.count("round ") == 2
 
 
 # === Rounds ===
