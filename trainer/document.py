@@ -13,6 +13,14 @@ from pathlib import Path
 from string import Template
 
 PAGE = Path(__file__).with_name("report.html")
+LONG = 40
+"""Characters of a cell that is broken anywhere, and given room whatever the width of the window."""
+
+SMALLEST = 0.6
+"""Of its own size, to which a picture shrinks: below it nobody reads its words, and a narrow window scrolls instead."""
+
+WIDTH = re.compile(r'<svg[^>]* width="([\d.]+)pt"')
+
 MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 
 
@@ -113,7 +121,9 @@ def _html(block: Block) -> Iterator[str]:
             yield from _html_table(block)
         case Picture():
             data = base64.b64encode(block.svg.encode()).decode()
-            yield f'<figure><img alt="{escape(block.alt)}" src="data:image/svg+xml;base64,{data}"></figure>'
+            width = WIDTH.search(block.svg)
+            least = f' style="min-width: {SMALLEST * float(width[1]):.0f}pt"' if width else ""
+            yield f'<figure><img alt="{escape(block.alt)}"{least} src="data:image/svg+xml;base64,{data}"></figure>'
         case Code(lines):
             yield f"<pre><code>{escape(chr(10).join(lines))}</code></pre>"
 
@@ -124,7 +134,7 @@ def _html_table(table: Table) -> Iterator[str]:
     headers = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.headers)
     yield f"<thead><tr>{headers}</tr></thead><tbody>"
     for first, *others in table.rows:
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in others)
+        cells = "".join(f"<td{' class=long' * (len(cell) > LONG)}>{escape(cell)}</td>" for cell in others)
         yield f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>'
     yield "</tbody></table></div>"
 

@@ -273,9 +273,9 @@ def _confidence(findings: Findings, labels: Sequence[str]) -> Iterator[Block]:
         if tempered
         else "No temperature was fitted: probabilities are the softmax of the logits as they are."
     )
-    columns: list[tuple[str, Calibration]] = [("without temperature", found.uncalibrated)]
+    columns: list[tuple[str, Calibration]] = [("value", found.uncalibrated)]
     if tempered:
-        columns.append(("with temperature", found.calibration))
+        columns = [("without temperature", found.uncalibrated), ("with temperature", found.calibration)]
     measures = {"nll": "negative log-likelihood", "brier": "Brier score", "ece": "expected calibration error"}
     yield Table(
         ("the smaller, the better", *(name for name, _ in columns)),

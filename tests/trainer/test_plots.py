@@ -6,8 +6,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-pytest.importorskip("seaborn", reason="seaborn is not installed: it is in the extra `report`")
-
 from trainer import plots
 from trainer.document import Picture
 from trainer.run import EpochRecord

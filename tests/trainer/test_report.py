@@ -25,8 +25,6 @@ from worker.artifact import open_artifact
 from worker.errors import ArtifactError
 from worker.verdict import probabilities
 
-pytest.importorskip("seaborn", reason="seaborn is not installed: it is in the extra `report`")
-
 PICTURES = {"confusion.svg", "roc-pr.svg", "reliability.svg", "scores.svg", "length.svg"}
 WRONG = 25
 

@@ -1,41 +1,22 @@
 """The page of a report, as a browser shows it."""
 
-import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from browser.pieces import Tab, opened
 from toy import toy_rows, write_csv
 
-pytest.importorskip("selenium", reason="selenium is not installed")
-pytest.importorskip("seaborn", reason="seaborn is not installed: it is in the extra `report`")
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="chromium and chromedriver are not installed"),
-]
+WIDTHS, SCHEMES = [400, 1280], ["light", "dark"]
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    profile = tmp_path_factory.mktemp("profile")
-    # As root there is no sandbox, and containers give /dev/shm little room.
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--user-data-dir={profile}"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
-    driver.set_page_load_timeout(120)
-    yield driver
-    driver.quit()
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    """A real browser; without one this fails, and names the package."""
+    with opened(tmp_path_factory.mktemp("profile")) as tab:
+        yield tab
 
 
 @pytest.fixture(scope="module")
@@ -73,66 +54,39 @@ def evaluated(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=["evaluation", "export"])
-def page(request: pytest.FixtureRequest, browser: Any, evaluated: Path, exported: Path) -> Any:
-    """Each of the two, opened."""
-    browser.get_log("browser"), browser.get_log("performance")
+def address(request: pytest.FixtureRequest, evaluated: Path, exported: Path) -> str:
+    """Of each of the two."""
     path = evaluated if request.param == "evaluation" else exported / "report" / "report.html"
-    browser.get(path.as_uri())
-    return browser
+    return path.as_uri()
 
 
-def test_every_picture_loads_and_has_words(page: Any) -> None:
-    images = page.execute_script(
-        "return [...document.images].map(i => [i.complete && i.naturalWidth > 100 && i.width > 100, i.alt])"
-    )
+def test_the_page_is_whole_and_in_order_and_asks_for_nothing(tab: Tab, address: str) -> None:
+    tab.open(address)
+    images = tab.run("return [...document.images].map(i => [i.complete && i.naturalWidth > 100, i.alt])")
     assert len(images) >= 5
     assert all(shown for shown, _ in images)
     assert all(len(words) > 20 for _, words in images)
-
-
-def test_the_console_says_nothing(page: Any) -> None:
-    assert page.get_log("browser") == []
-    assert page.title.startswith("Report on toy")
-
-
-def test_headings_are_in_order(page: Any) -> None:
-    levels = page.execute_script(
-        "return [...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map(h => Number(h.tagName[1]))"
-    )
+    levels = tab.run("return [...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map(h => Number(h.tagName[1]))")
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
-
-
-def test_nothing_is_asked_of_the_network(page: Any) -> None:
-    import json
-
-    messages = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
-    asked = {
-        message["params"]["request"]["url"].partition(":")[0]
-        for message in messages
-        if message["method"] == "Network.requestWillBeSent"
-    }
-    assert asked <= {"file", "data"}
+    assert tab.driver.title.startswith("Report on toy"), "a label or text is no script"
+    assert tab.complaints == []
+    asked = {url.partition(":")[0] for url in tab.requests}
     assert "file" in asked
+    assert asked <= {"file", "data"}
 
 
-@pytest.mark.parametrize("width", [400, 1200])
-def test_the_page_is_never_wider_than_its_window(page: Any, width: int) -> None:
-    page.set_window_size(width, 900)
-
-    wide, window = page.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
-    assert wide <= window
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_is_readable_in_both_modes(page: Any, scheme: str) -> None:
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_page_fits_its_window_and_can_be_read(tab: Tab, address: str, width: int, scheme: str) -> None:
     """7 to 1 is what the Web Content Accessibility Guidelines ask of the most readable text."""
-    page.execute_cdp_cmd(
-        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    )
+    tab.open(address, width=width, prefers_color_scheme=scheme)
+    wide, window = tab.run("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert wide <= window == width
+    assert all(tab.run("return [...document.images].map(i => i.width > 100)"))
     script = "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
-    ink, paper = (luminance(color) for color in page.execute_script(script))
+    ink, paper = (luminance(color) for color in tab.run(script))
     assert (paper < 0.1) is (scheme == "dark")
     assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) > 7
 
