@@ -55,6 +55,7 @@ def prepare(
     Labels that are numbers are ratings: `4.0` is a 4 then, and `3.5` is taken as well.
     """
     from trainer.data import Refusal
+    from trainer.disk import check_writable
     from trainer.folders import refuse_existing
     from trainer.info import INFO
     from trainer.labels import parse_labels
@@ -69,6 +70,7 @@ def prepare(
         raise UsageError("--sample-fraction must be above 0, --train-fraction between 0 and 1")
     known = parse_labels(labels)
     refuse_existing(out, marker=INFO, force=force)
+    check_writable(out)
     sampling = Sampling(sample_fraction, train_fraction, seed)
 
     def refuse(path: Path, refusal: Refusal) -> None:

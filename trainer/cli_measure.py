@@ -65,6 +65,7 @@ def evaluate(
     ```
     """
     from trainer.cuts import parse_cuts
+    from trainer.disk import check_writable
     from trainer.folders import refuse_existing, replace_file, writing
     from trainer.progress import Reporter
     from trainer.show import evaluation_tables
@@ -79,6 +80,8 @@ def evaluate(
 
         require_libraries()
         refuse_existing(out, marker=MARKER, force=force)
+    if out is not None:
+        check_writable(out if as_folder else out.parent)
     artifact = open_artifact(model)
     views = None if cuts is None else parse_cuts(cuts, artifact.manifest.cut)
     reporter = Reporter()
@@ -118,6 +121,7 @@ def baseline(
     review-trainer baseline data/imdb
     ```
     """
+    from trainer.disk import check_writable
     from trainer.prepared import read_prepared
     from trainer.progress import Reporter
     from trainer.show import baseline_tables
@@ -126,6 +130,7 @@ def baseline(
     import_tensorflow()
     reporter = Reporter()
     prepared = read_prepared(folder)
+    check_writable(folder)
     from trainer.baseline import run_baseline, write_baseline
 
     found = run_baseline(prepared, reporter)

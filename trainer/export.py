@@ -20,6 +20,7 @@ from trainer.anatomy import parameter_groups
 from trainer.calibrate import calibration_metrics, fit_temperature
 from trainer.card import NOWHERE, Origin, model_card, read_origin
 from trainer.checkpoint import Checkpoint, open_checkpoint, with_labels, write_shape, write_weights
+from trainer.disk import check_writable
 from trainer.errors import DataError
 from trainer.evaluate import count, score
 from trainer.folders import readable, writing
@@ -305,6 +306,7 @@ def check_place(out: Path) -> None:
 
     Raises:
         UsageError: its name is no model name, or it is a file or an artefact itself.
+        ReviewScorerError: it cannot be written.
     """
     if not NAME.fullmatch(out.resolve().name):
         raise UsageError(f"{out}: {out.name!r} is no model name; letters, digits, '.', '_' and '-' are accepted")
@@ -312,6 +314,7 @@ def check_place(out: Path) -> None:
         raise UsageError(f"{out}: is a file; give MODELS/NAME, a folder that holds versions")
     if (out / MANIFEST).exists():
         raise UsageError(f"{out}: is a version itself; give the folder above it")
+    check_writable(out)
 
 
 def _network(checkpoint: Checkpoint, config: BertConfig) -> Bert:

@@ -1,12 +1,7 @@
 """Training on a toy set: it learns, it repeats, it keeps the best, and it says what is wrong."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -197,33 +192,3 @@ def test_a_loss_that_is_not_a_number_ends_the_run_with_advice(
     assert last.startswith("error: the loss is not a number since step ")
     assert "--learning-rate" in last
     assert not (tmp_path / "run" / "model.safetensors").exists()
-
-
-def test_an_interrupt_is_one_line_and_exit_130(toy_data: Path, base: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    command = [sys.executable, "-m", "trainer", "train", toy_data, "--base", base, "--out", run, "--epochs", "1000"]
-    process = subprocess.Popen(
-        [str(part) for part in command],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        # A shell's background job starts with SIGINT ignored, and its children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    with process:
-        try:
-            deadline = time.monotonic() + 120
-            while not (run / "history.json").exists():
-                assert process.poll() is None, process.communicate()
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-            process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    assert process.returncode == 130, err
-    assert err.strip().splitlines()[-1] == "interrupted"
-    assert "Traceback" not in err
-    assert out == ""
-    assert read_history(run).best is not None, "what was reached can be exported"
