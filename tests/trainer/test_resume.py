@@ -101,33 +101,39 @@ def test_a_run_that_stops_wherever_it_can_comes_to_the_same_bytes(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_processes_that_are_ended_at_random_come_to_the_same_bytes(
     program: Program, few: Path, base: Path, tmp_path: Path
 ) -> None:
-    asked = ("train", few, "--base", base, "--epochs", 40, "--batch-size", 8, "--learning-rate", 3e-3)
-    asked = (*asked, "--precision", "float32", "--max-tokens", 12, "--average", 0.9, "--checkpoint-minutes", 0)
+    asked = ("train", few, "--base", base, "--epochs", 12, "--batch-size", 8, "--learning-rate", 3e-3)
+    asked = (*asked, "--precision", "float32", "--max-tokens", 12, "--average", 0.9)
     assert program(*asked, "--out", tmp_path / "whole").code == 0
-    out = tmp_path / "parts"
+    parts = tmp_path / "parts"
+    asked = (*asked, "--out", parts, "--resume", "--checkpoint-minutes", 0)
     rng = random.Random(5)  # noqa: S311 - moments, not secrets
+    ended = []
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
-        before = _stamp(out / CHECKPOINT)
-        with Forked(tmp_path, *asked, "--out", out, "--resume") as forked:
-            forked.until(lambda before=before: _stamp(out / CHECKPOINT) != before)  # type: ignore[misc]
-            time.sleep(rng.uniform(0, 0.1))
+        before = _stamp(parts / CHECKPOINT)
+        with Forked(tmp_path, *asked) as forked:
+            forked.until(lambda before=before: _stamp(parts / CHECKPOINT) != before)  # type: ignore[misc]
+            time.sleep(rng.uniform(0, 0.03))
             code = forked.end(number)
-        assert code == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number], forked.err
+        if code == 0:  # on a busy machine it may be done before the signal comes
+            break
+        ended.append(code)
         assert "Traceback" not in forked.err
-        if number != signal.SIGKILL:
-            assert "the same command with --resume goes on from there" in forked.err
+        assert ("the same command with --resume goes on from there" in forked.err) is (number != signal.SIGKILL)
         if number == signal.SIGINT:
             assert forked.err.strip().splitlines()[-1] == "interrupted"
-    ended = program(*asked, "--out", out, "--resume")
-    assert ended.code == 0, ended.err
-    assert "resumed" in ended.err
-    assert "epoch 1/40" in ended.err, "what was done before is shown"
-    assert {path.name for path in out.iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
-    assert timeless(read_history(out)) == timeless(read_history(tmp_path / "whole"))
+    assert ended == [-9, 143, 130, -9][: len(ended)]
+    assert len(ended) > 1
+    last = program(*asked)
+    assert last.code == 0, last.err
+    assert len(ended) < 4 or "resumed" in last.err
+    assert len(ended) < 4 or "epoch 1/12" in last.err, "what was done before is shown"
+    assert {path.name for path in parts.iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
+    assert timeless(read_history(parts)) == timeless(read_history(tmp_path / "whole"))
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts")]
     assert weights[0] == weights[1]
 
