@@ -89,6 +89,8 @@ def _measured(job: AdaptJob, network: MaskedBert, reporter: Reporter) -> tuple[A
         compile_masked(network, job)  # the rate's way depends on the number of steps
         network.make_train_function()
         network.make_test_function()
+        if job.steps == 1:
+            reporter.say(f"note: {job.settings.minutes:g} minutes are hardly enough to judge the held-out texts twice")
     share = job.steps / -(-len(job.training) // job.settings.batch_size)
     reporter.fact(
         "batches", f"{job.steps:,} of {job.settings.batch_size}, {share:.2f} x all rows: {job.padding:.1%} padding"

@@ -34,8 +34,8 @@ from worker.bert_config import BertConfig
 from worker.errors import SettingsError
 from worker.tokens import ReviewTokenizer
 
-HELD_OUT, MOST_HELD_OUT = 0.05, 500
-"""The share of the texts that is held out, and how many at most: 500 of IMDB are some 20,000 masked words."""
+HELD_OUT, MOST_HELD_OUT = 0.05, 200
+"""The share of the texts that is held out, and how many at most: 200 of IMDB are some 8,500 masked tokens."""
 
 HELD = 0
 """Stands for the epoch where held-out rows are masked, the same every time; training epochs count from 1 there."""
