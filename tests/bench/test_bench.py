@@ -19,7 +19,7 @@ from running import ROOT, Broker
 from toy import toy_rows, write_csv
 from worker.bench.limit import review_flop
 from worker.bench.reviews import make_reviews, records, sized_records
-from worker.bench.route import batches_of
+from worker.bench.route import _poll_share, batches_of
 from worker.bench.suite import HOW_TO_GET_A_BROKER
 from worker.bert_config import BertConfig
 from worker.capacity import Figures, read_figures
@@ -234,3 +234,14 @@ def test_predictions_are_told_apart_by_their_batch() -> None:
     found = batches_of([record(b"2", 3_000), record(b"1", 1_000), record(b"2", 4_000), record(b"1", 1_500)])
 
     assert found == [(2, 1.5), (2, 4.0)]
+
+
+def test_polls_that_wait_for_a_backlog_and_behind_it_are_not_counted() -> None:
+    def said(consumed: float, poll: float) -> dict[str, float]:
+        return {"reviews_consumed_total": consumed, "stage_seconds_sum poll": poll}
+
+    seen = [(10.0, said(100, 7.0)), (11.0, said(120, 7.5)), (13.0, said(180, 7.7)), (14.0, said(200, 8.6))]
+
+    assert _poll_share(seen, 200) == pytest.approx(0.1)
+    # Too short to tell: all of it.
+    assert _poll_share([seen[0], seen[-1]], 200) == pytest.approx(0.4)

@@ -126,7 +126,12 @@ class Route:
             reviews=len(values),
             reviews_per_second=rate,
             transactions=_advance(before, after, "transactions_total committed"),
-            stages=_shares([(begun, before), *seen], before["reviews_consumed_total"]),
+            stages={
+                stage: _poll_share([(begun, before), *seen], before["reviews_consumed_total"] + len(values))
+                if stage == "poll"
+                else _advance(before, after, f"stage_seconds_sum {stage}") / (last[1] - begun)
+                for stage in STAGES
+            },
             memory_bytes=after["process_resident_memory_bytes"],
             records=records,
         )
@@ -184,13 +189,18 @@ def _advance(before: Samples, after: Samples, name: str) -> float:
     return after[name] - before[name]
 
 
-def _shares(seen: Sequence[tuple[float, Samples]], consumed: float) -> dict[Stage, float]:
-    """Share of the time that each stage took, from the first batch that was committed to the last: before it the worker
-    waited for something to read."""
-    begun = next((place for place, (_, it) in enumerate(seen) if it["reviews_consumed_total"] > consumed), 0)
-    begun = begun if begun < len(seen) - 1 else 0
-    (start, before), (end, after) = seen[begun], seen[-1]
-    return {stage: _advance(before, after, f"stage_seconds_sum {stage}") / (end - start) for stage in STAGES}
+def _poll_share(seen: Sequence[tuple[float, Samples]], total: float) -> float:
+    """Share of the time that the loop spent in polls while there was something to read: before and afterwards it waits
+    in one.
+
+    Args:
+        seen: what the metrics said and when, at least twice.
+        total: reviews at the end.
+    """
+    before = seen[0][1]["reviews_consumed_total"]
+    busy = [(at, it) for at, it in seen if before < it["reviews_consumed_total"] < total]
+    (start, first), (end, last) = (busy[0], busy[-1]) if len(busy) > 1 else (seen[0], seen[-1])
+    return _advance(first, last, "stage_seconds_sum poll") / (end - start)
 
 
 def summary(
