@@ -1,10 +1,12 @@
 """`review-worker bench` in small sizes: on the tiny model, through a real broker, with real processes."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ from toy import toy_rows, write_csv
 from worker.bench.limit import review_flop
 from worker.bench.reviews import make_reviews, records, sized_records
 from worker.bench.route import _poll_share, batches_of
+from worker.bench.stub import ROW, StubEngine
 from worker.bench.suite import HOW_TO_GET_A_BROKER
 from worker.bert_config import BertConfig
 from worker.capacity import Figures, read_figures
@@ -245,3 +248,15 @@ def test_polls_that_wait_for_a_backlog_and_behind_it_are_not_counted() -> None:
     assert _poll_share(seen, 200) == pytest.approx(0.1)
     # Too short to tell: all of it.
     assert _poll_share([seen[0], seen[-1]], 200) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(1_000, 0.01), (math.inf, 0)])
+def test_a_stub_scores_at_the_rate_that_it_is_told(rate: float, seconds: float) -> None:
+    engine = StubEngine(3, rate)
+    begun = time.perf_counter()
+    scored = engine.submit([ROW.ids] * 10).result()
+    took = time.perf_counter() - begun
+    engine.close()
+
+    assert (scored.logits.shape, scored.seconds, scored.device_tokens) == ((10, 3), seconds, 10 * len(ROW.ids))
+    assert took >= seconds

@@ -65,7 +65,7 @@ def _backlog(found: "Found", figure: Figure) -> None:
     axes = figure.subplots()
     sizes = [it.reviews for it in found.backlogs]
     costs = [it.milliseconds_per_review for it in found.backlogs]
-    _points(axes, sizes, costs, "measured, without a model")
+    _points(axes, sizes, costs, "measured, with a stub for a model")
     axes.set(title="Cost of a review by backlog", xlabel="reviews of the backlog", ylabel="ms a review", xscale="log")
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.minorticks_off()

@@ -18,9 +18,6 @@ from prometheus_client.samples import Sample
 from worker.bench.place import Place
 from worker.errors import ReviewScorerError
 
-MODULES = {False: ["worker", "run"], True: ["worker.bench.stub"]}
-"""By whether the scorer is a stub."""
-
 READY_SECONDS = 600.0
 STOP_SECONDS = 30.0
 TICK_SECONDS = 0.05
@@ -108,12 +105,12 @@ class WorkerProcess:
 
 
 @contextmanager
-def worker_process(place: Place, *, stub: bool = False, **extra: str) -> Iterator[WorkerProcess]:
+def worker_process(place: Place, *, stub_rate: float | None = None, **extra: str) -> Iterator[WorkerProcess]:
     """A worker that is ready, and gone afterwards.
 
     Args:
         place: its topics and settings.
-        stub: with the stub scorer instead of tokens and engine.
+        stub_rate: with a stub instead of tokens and engine, which scores so many reviews a second.
         extra: more variables of its environment.
 
     Raises:
@@ -121,11 +118,14 @@ def worker_process(place: Place, *, stub: bool = False, **extra: str) -> Iterato
     """
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "worker.log"
+        module = (
+            ["worker", "run"] if stub_rate is None else ["worker.bench.stub", "--reviews-per-second", str(stub_rate)]
+        )
         config = ["--config", str(place.config)] if place.config else []
         begun = time.monotonic()
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                [sys.executable, "-m", *MODULES[stub], *config],
+                [sys.executable, "-m", *module, *config],
                 env=os.environ | place.environment | extra,
                 stdout=subprocess.DEVNULL,
                 stderr=stream,

@@ -239,6 +239,7 @@ def making(artifact: Artifact) -> tuple[float, int]:
     messages = [Message("reviews", 0, number, b"k", b"") for number in range(MADE_REVIEWS)]
     prepared = scorer.prepare([Review(review_id=str(number), text="x") for number in range(MADE_REVIEWS)])
     collected = scorer.collect(scorer.submit(prepared))
+    scorer.close()
     begun = time.perf_counter()
     outcomes = scorer.conclude(prepared, [message.source for message in messages], collected)
     made = [letters.write(message, outcome) for message, outcome in zip(messages, outcomes, strict=True)]

@@ -7,6 +7,7 @@
 Route and stub need a broker. Everything is done once before the clock, and then in several rounds.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,7 +44,12 @@ HOW_TO_GET_A_BROKER = (
 
 BACKLOGS = (1_000, 10_000, 100_000)
 BACKLOG_BATCH = "200"
-"""Reviews of a batch where the cost of a backlog is measured, so that the smallest has several too."""
+BACKLOG_RATE = 4_000.0
+"""Where the cost of a backlog is measured: reviews of a batch, so that the smallest backlog has several too, and
+reviews/s of the stub: a device that is always busy, as a real one, but lets 100,000 through in half a minute."""
+
+MOST_TIMES = 5
+"""In a round, of one size of backlog."""
 
 LATENCY_SECONDS = 20.0
 """The longest that a paced stream lasts, unless its rate was given."""
@@ -84,7 +90,7 @@ class StubFigures:
 
 @dataclass(frozen=True)
 class BacklogFigures:
-    """What backlogs of one size cost, without a model."""
+    """What backlogs of one size cost, with a stub of `BACKLOG_RATE` for a model."""
 
     reviews: int
     milliseconds_per_review: Spread
@@ -207,7 +213,10 @@ def _measure_route(asked: Asked, found: Found, values: Sequence[bytes], making_s
 
 
 def _measure_stub(asked: Asked, found: Found, making_seconds: float) -> None:
-    with own_place(asked.config, asked.flags, asked.partitions) as place, worker_process(place, stub=True) as worker:
+    with (
+        own_place(asked.config, asked.flags, asked.partitions) as place,
+        worker_process(place, stub_rate=math.inf) as worker,
+    ):
         route = Route(place, worker)
         with _progress("stub", len(STUB_BYTES) * (1 + asked.rounds)) as advance:
             for size in STUB_BYTES:
@@ -224,20 +233,22 @@ def _measure_stub(asked: Asked, found: Found, making_seconds: float) -> None:
 
 
 def _measure_backlogs(asked: Asked) -> list[BacklogFigures]:
-    """The sizes in turn in every round, so that none has the quiet time of the machine for itself."""
+    """The sizes in turn in every round, so that none has the quiet time of the machine for itself; small ones several
+    times, since a tenth of a second says little."""
     cost: dict[int, list[float]] = {size: [] for size in asked.backlogs}
     memory: dict[int, float] = {}
     with (
         own_place(asked.config, asked.flags, asked.partitions) as place,
-        worker_process(place, stub=True, WORKER_BATCH__MAX_REVIEWS=BACKLOG_BATCH) as worker,
+        worker_process(place, stub_rate=BACKLOG_RATE, WORKER_BATCH__MAX_REVIEWS=BACKLOG_BATCH) as worker,
     ):
         route = Route(place, worker)
-        with _progress("stub, by backlog", 1 + len(cost) * asked.rounds) as advance:
+        times = {size: min(MOST_TIMES, max(asked.backlogs) // size) for size in asked.backlogs}
+        with _progress("stub, by backlog", 1 + sum(times.values()) * asked.rounds) as advance:
             _advancing(route.backlog, sized_records(max(asked.backlogs) // 10 + 1, STUB_BYTES[0]), advance)
             for _ in range(asked.rounds):
-                for size, costs in cost.items():
+                for size in (size for size, number in times.items() for _ in range(number)):
                     backlog = _advancing(route.backlog, sized_records(size, STUB_BYTES[0]), advance)
-                    costs.append(1000 / backlog.reviews_per_second)
+                    cost[size].append(1000 / backlog.reviews_per_second)
                     memory[size] = backlog.memory_bytes
     return [BacklogFigures(size, spread(costs), memory[size]) for size, costs in cost.items()]
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from worker.bench.engine import EngineFigures
 from worker.bench.rounds import Spread
 from worker.bench.route import Latency, RouteFigures
-from worker.bench.suite import Found, StubFigures
+from worker.bench.suite import BACKLOG_RATE, Found, StubFigures
 
 Row = tuple[str, str, str]
 
@@ -97,7 +97,7 @@ def _stub(its: StubFigures) -> Iterator[Row]:
 
 def _backlogs(found: Found) -> Iterator[Row]:
     if found.backlogs:
-        yield "cost of a backlog", "", ""
+        yield f"cost of a backlog, a stub of {BACKLOG_RATE:,.0f} reviews/s", "", ""
     for backlog in found.backlogs:
         cost = backlog.milliseconds_per_review
         yield (
