@@ -2,7 +2,7 @@
 
 Few reviews a call, all of about one length, and as many calls at once as OpenVINO has streams: on a CPU there is no
 launch to amortise, and several small products keep the cores fuller than one large one. Lengths are rounded up, so that
-the shapes of all calls are a small closed set, compiled before the first review.
+the shapes of all calls are a small closed set: nothing is compiled any more once each has been there.
 """
 
 import time
@@ -39,6 +39,11 @@ CALL_TOKENS = 256
 call of one token, is shared. Longer calls gain nothing more."""
 
 
+WARM = 4
+"""Each so many-th shape is run before the first review, the largest among them. The rest are compiled when they come, in
+some 8 ms each; all of them at once would be more than half of the time until a worker is ready."""
+
+
 class OpenVinoEngine:
     """Longest reviews first, so that the streams finish together."""
 
@@ -72,7 +77,7 @@ class OpenVinoEngine:
         return host_memory()
 
     def warm_up(self) -> None:
-        """Run every shape, in each stream."""
+        """Run shapes from the largest to the smallest, in each stream."""
         self._thread.submit(self._compile).result()
 
     def submit(self, rows: Sequence[Ids]) -> Future[Scored]:
@@ -85,7 +90,7 @@ class OpenVinoEngine:
 
     def _compile(self) -> None:
         one = np.ones(1, dtype=np.int32)
-        shapes = sorted(all_shapes(self._longest), key=lambda shape: -shape[0] * shape[1])
+        shapes = sorted(all_shapes(self._longest), key=lambda shape: -shape[0] * shape[1])[::WARM]
         self._logits = np.empty((max(height for height, _ in shapes), self._labels), dtype=np.float32)
         for height, width in shapes:
             # Every request at once, so that each stream has one.
