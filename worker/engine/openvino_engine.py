@@ -40,7 +40,7 @@ call of one token, is shared. Longer calls gain nothing more."""
 
 
 WARM = 4
-"""Each so many-th shape is run before the first review, the largest among them. The rest are compiled when they come, in
+"""Each so many-th shape is run before the first review, the largest among them. The rest are compiled as they come, in
 some 8 ms each; all of them at once would be more than half of the time until a worker is ready."""
 
 
