@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from forked import Forked
-from toy import Program, toy_rows, write_csv
+from toy import Program, edit_json, toy_rows, write_csv
 from trainer import fit, interrupt, train
 from trainer.errors import TrainingError
 from trainer.interrupt import InterruptedRun
@@ -27,6 +27,14 @@ from trainer.train import Conduct
 CHECKPOINT = "checkpoint.safetensors"
 ALL = {"accumulate": 2, "average": 0.9, "layer_decay": 0.8, "class_weights": "balanced"}
 """Everything that keeps a state of its own between two steps."""
+
+
+@pytest.fixture(scope="module")
+def base(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With one layer only: what a run here costs is the making of its graph."""
+    folder = Path(shutil.copytree(base, tmp_path_factory.mktemp("shallow") / base.name))
+    edit_json(folder / "config.json", num_hidden_layers=1)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +88,7 @@ def timeless(history: History) -> list[dict[str, Any]]:
     return [record.model_dump(exclude={"seconds", "reviews_per_second"}) for record in history.epochs]
 
 
+@pytest.mark.timeout(600)
 def test_a_run_that_stops_wherever_it_can_comes_to_the_same_bytes(
     few: Path, base: Path, tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:
