@@ -182,7 +182,7 @@ def test_an_adaptation_that_stops_wherever_it_can_comes_to_the_same_bytes(
 
 def test_minutes_become_as_many_steps_as_fit(few: Path, base: Path) -> None:
     job = plan_adaptation(asked(base, epochs=1, minutes=1), [few], Reporter())
-    speed = Speed([16], [2.0], 8, 0.5)
+    speed = Speed([16], [2.0], 8, 20.0)
     epoch = speed.training(job.plans[0], job.training, job.buckets)
     held = 2 * speed.validation(job.validation_plan, job.validation, job.buckets)
     assert len(epoch) == 2
