@@ -261,7 +261,7 @@ def test_a_cut_longer_than_the_network_reads_is_refused(folder: Path) -> None:
 def test_a_config_that_this_network_does_not_compute_is_refused(folder: Path) -> None:
     change_config(folder, model_type="roberta")
 
-    assert "config.json: model_type: Input should be 'bert'" in refused(folder)
+    assert "config.json: model_type 'roberta' is another kind of network; 'bert' is what is read" in refused(folder)
 
 
 def test_an_unknown_cleaning_rule_is_refused(folder: Path) -> None:
