@@ -91,7 +91,6 @@ def demo(data: Path | None, bootstrap_servers: str | None, *, keep: bool) -> Non
     )
     command(f"review-trainer export {run} --out {model}")
     command(f"review-trainer evaluate {model} --data {HOME / 'stream.csv'} --out {report}")
-    console.print(f"the report, for a browser: {report / 'report.html'}")
 
     heading("A broker, a worker, and the stream")
     with ExitStack() as stack:
