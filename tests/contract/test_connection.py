@@ -20,9 +20,9 @@ import kafka, sys
 from worker.connection import client_options, connect
 from worker.errors import BrokerError
 from worker.settings import load_settings
-client, address, protocol = sys.argv[1:]
+client, address, protocol, seconds = sys.argv[1:]
 chosen = load_settings(None, {"kafka": {
-    "bootstrap_servers": address, "security_protocol": protocol, "bootstrap_timeout_seconds": 1}}).kafka
+    "bootstrap_servers": address, "security_protocol": protocol, "bootstrap_timeout_seconds": float(seconds)}}).kafka
 try:
     connect(lambda: getattr(kafka, client)(**client_options(chosen)), chosen)
     print("connected")
@@ -32,12 +32,12 @@ except BrokerError as error:
 """In a process of its own: a client whose constructor fails leaves a thread and sockets behind."""
 
 
-def attempts(address: str, protocol: str = "PLAINTEXT") -> list[str]:
-    """What each kind of client says; none may take much longer than the bootstrap time-out of a second."""
+def attempts(address: str, protocol: str = "PLAINTEXT", seconds: float = 1) -> list[str]:
+    """What each kind of client says; none may take much longer than its bootstrap time-out, `seconds`."""
 
     def attempt(client: str) -> str:
-        command = [sys.executable, "-c", ATTEMPT, client, address, protocol]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, cwd=ROOT, check=False)
+        command = [sys.executable, "-c", ATTEMPT, client, address, protocol, str(seconds)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20 + seconds, cwd=ROOT, check=False)
         assert done.stderr == "", "more than the line"
         assert done.stdout.count("\n") == 1
         return done.stdout
@@ -45,7 +45,7 @@ def attempts(address: str, protocol: str = "PLAINTEXT") -> list[str]:
     began = time.monotonic()
     with ThreadPoolExecutor() as threads:
         lines = list(threads.map(attempt, CLIENTS))
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 14 + seconds
     return lines
 
 
@@ -72,7 +72,8 @@ def test_tls_to_a_listener_without_it_is_named_as_the_cause(kafka: Broker) -> No
 
 
 def test_several_servers_are_tried(kafka: Broker) -> None:
-    assert set(attempts(f"{nobody_listens()}, {kafka.address}")) == {"connected\n"}
+    # Which is tried first is chance, and the second only after a while: a busy machine may need more than a second.
+    assert set(attempts(f"{nobody_listens()}, {kafka.address}", seconds=30)) == {"connected\n"}
 
 
 def test_every_client_can_be_told_apart_and_waits_as_long_as_it_was_told(stage: Stage) -> None:
