@@ -114,7 +114,7 @@ def test_a_file_larger_than_any_of_its_kind_is_not_even_hashed(folder: Path, nam
     forge(folder, name, bytes=size, sha256="sha256:" + "0" * 64)
     began = time.monotonic()
     assert said in refused(lambda: open_artifact(folder))
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10
 
 
 # === Swapped files ===

@@ -153,7 +153,7 @@ def test_no_broker_is_one_line_with_address_time_cause_and_setting(free_port: in
     assert said.startswith(f"no broker answered at 127.0.0.1:{free_port} within 0.5 s: ")
     assert "ECONNREFUSED" in said
     assert said.endswith("Is it running, and is WORKER_KAFKA__BOOTSTRAP_SERVERS right?")
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 20
 
 
 def test_an_unknown_host_says_so() -> None:

@@ -260,7 +260,7 @@ def test_the_time_of_a_stage_is_observed() -> None:
         time.sleep(0.02)
 
     assert value(metrics, "stage_seconds_count", stage="commit") == 1
-    assert 0.02 <= value(metrics, "stage_seconds_sum", stage="commit") < 1
+    assert 0.02 <= value(metrics, "stage_seconds_sum", stage="commit") < 10
     assert value(metrics, "stage_seconds_count", stage="poll") == 0
 
 

@@ -149,11 +149,11 @@ def test_control_tokens_frame_a_text(load: Load, shared: Path, model: str) -> No
 def test_the_longest_text_in_one_word_is_quick(load: Load, model: str, character: str) -> None:
     """WordPiece is quadratic in the length of a word unless it has a cap; some characters grow by normalization."""
     tokenizer = load(model)
-    start = time.perf_counter()
+    start = time.process_time()
 
     row = tokenizer.encode([character * 100_000])[0]
 
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert len(row.ids) <= WHOLE.head + WHOLE.tail
 
 
