@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,3 +76,22 @@ def edit_json(path: Path, **fields: Any) -> None:
     """Change fields of a JSON object in a file."""
     content = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(content | fields), encoding="utf-8")
+
+
+class StopAfter:
+    """Stands in for the signals: one comes behind so many steps of a process, or while it validates."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps + 1
+
+    def __enter__(self) -> "StopAfter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    @property
+    def number(self) -> int | None:
+        """Asked once behind each step, and once before each batch that is validated."""
+        self.left -= 1
+        return signal.SIGINT if self.left <= 0 else None

@@ -7,8 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
@@ -17,7 +15,7 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.errors import CoordinatorLoadInProgressError
 
-from contract.pieces import nobody_listens, wait_for
+from contract.pieces import administration, nobody_listens, wait_for
 from running import ROOT, Broker
 from toy import toy_rows, write_csv
 from worker.bench.limit import review_flop
@@ -45,15 +43,6 @@ def bench(*options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         arguments(*options), capture_output=True, text=True, check=False, cwd=ROOT, env=environment(), timeout=280
     )
-
-
-@contextmanager
-def admin(kafka: Broker) -> Iterator[KafkaAdminClient]:
-    client = KafkaAdminClient(bootstrap_servers=kafka.address)
-    try:
-        yield client
-    finally:
-        client.close()
 
 
 def left_on(client: KafkaAdminClient) -> list[str]:
@@ -117,7 +106,7 @@ def test_everything_is_measured_and_nothing_is_left_on_the_broker(
     assert 50 < found["output_bytes"] < 2_000
     for name in ("throughput.png", "backlog.png"):
         assert (pictures / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    with admin(kafka) as client:
+    with administration(kafka.address) as client:
         assert left_on(client) == []
     file = tmp_path / "bench.json"
     file.write_text(done.stdout)
@@ -131,7 +120,7 @@ def test_nothing_is_left_on_the_broker_when_it_is_interrupted(
     kafka: Broker, tiny_model: Path, number: signal.Signals, code: int
 ) -> None:
     options = ("--only", "stub", "--stub-reviews", 100, "--rounds", 10_000)
-    with admin(kafka) as client:
+    with administration(kafka.address) as client:
         process = subprocess.Popen(
             arguments("--model", tiny_model, "--bootstrap-servers", kafka.address, *options),
             stdout=subprocess.DEVNULL,
@@ -164,7 +153,7 @@ def test_a_worker_that_does_not_start_is_said_in_one_line(kafka: Broker, tiny_mo
     assert "error: the worker ended: error: " in done.stderr
     assert "no int8 form" in done.stderr
     assert "Traceback" not in done.stderr
-    with admin(kafka) as client:
+    with administration(kafka.address) as client:
         assert left_on(client) == []
 
 

@@ -226,6 +226,16 @@ def flowing(stage: Stage, some: Callable[[int], Sequence[bytes]], seconds: float
         thread.join()
 
 
+@contextmanager
+def administration(address: str) -> Iterator[KafkaAdminClient]:
+    """A client for what only an administrator asks or does."""
+    admin = KafkaAdminClient(bootstrap_servers=address)
+    try:
+        yield admin
+    finally:
+        admin.close()
+
+
 # === Commands ===
 
 

@@ -29,6 +29,7 @@ from kafka.structs import OffsetAndMetadata
 from contract.pieces import (
     BAD_KEY,
     StubWorker,
+    administration,
     denied,
     in_time,
     nobody_listens,
@@ -145,15 +146,6 @@ def numbers(stage: Stage) -> list[int]:
     return sorted(int(record.value) for record in put_back(stage))
 
 
-@contextmanager
-def administration(stage: Stage) -> Iterator[KafkaAdminClient]:
-    admin = KafkaAdminClient(bootstrap_servers=stage.address)
-    try:
-        yield admin
-    finally:
-        admin.close()
-
-
 def progress(stage: Stage, group: str | None = None) -> dict[int, tuple[int, str]]:
     """What the replays' group has committed: offset and metadata of each partition of the dead letters that has one.
     Waits for a commit that is under way."""
@@ -173,13 +165,13 @@ def progress(stage: Stage, group: str | None = None) -> dict[int, tuple[int, str
 
 def divide_dead_letters(stage: Stage) -> None:
     """Their topic has two partitions from now on."""
-    with administration(stage) as admin:
+    with administration(stage.address) as admin:
         admin.create_partitions({stage.dead: 2})
     wait_for(lambda: len(stage.ends(stage.dead)) == 2, "the broker has made the partition")
 
 
 def set_progress(stage: Stage, offset: int, metadata: str) -> None:
-    with administration(stage) as admin:
+    with administration(stage.address) as admin:
         place = {TopicPartition(stage.dead, 0): OffsetAndMetadata(offset, metadata, -1)}
         admin.alter_group_offsets(f"{stage.name}-replay", place)
 
@@ -304,7 +296,7 @@ def test_a_dry_run_tells_and_changes_nothing(stage: Stage) -> None:
     assert totals(foretold) == {"put_back": 13, "left_by_filter": 7}
     assert stage.ends(stage.input, "read_uncommitted") == before
     assert progress(stage) == {}
-    with administration(stage) as admin:
+    with administration(stage.address) as admin:
         assert f"{stage.name}-replay" not in {group["group_id"] for group in admin.list_groups()}
         wait_for(lambda: nobody_used(admin, f"{stage.name}-replay"), "the broker has its coordinator")
     assert replayed(stage, choice).counts == foretold.counts
@@ -555,7 +547,7 @@ def test_dead_letters_that_were_deleted_hold_nothing_up(stage: Stage) -> None:
     """Retention: before the first replay, and between two."""
     bury(stage, [letter(stage, number, Reason.EMPTY if number % 2 else Reason.NOT_JSON) for number in range(12)])
     for before, reason, expected in ((4, Reason.EMPTY, [5, 7, 9, 11]), (9, Reason.NOT_JSON, [5, 7, 9, 10, 11])):
-        with administration(stage) as admin:
+        with administration(stage.address) as admin:
             admin.delete_records({TopicPartition(stage.dead, 0): before})
         replayed(stage, Choice(frozenset({reason})))
         assert numbers(stage) == expected
@@ -641,7 +633,7 @@ def test_after_an_error_the_next_replay_goes_on(stage: Stage, monkeypatch: pytes
 def test_a_record_that_the_input_does_not_take_leaves_no_transaction_open(stage: Stage) -> None:
     """An open one would keep the workers from reading on for as long as the broker lets it be."""
     bury(stage, [letter(stage, 0), letter(stage, 1, value=os.urandom(3_000)), letter(stage, 2)])
-    with administration(stage) as admin:
+    with administration(stage.address) as admin:
         limit = {"max.message.bytes": "2000"}
         admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, stage.input, limit)])
     with pytest.raises(BrokerError, match=f"larger than {stage.input} takes; put back 0; raise its max.message.bytes"):

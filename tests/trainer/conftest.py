@@ -1,12 +1,13 @@
 """What the trainer's tests share: a tiny random BERT made on the fly, a toy set it learns, and the program itself."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from toy import VOCABULARY, Ended, Program, drop_tensors, toy_rows, write_csv
+from toy import VOCABULARY, Ended, Program, StopAfter, drop_tensors, toy_rows, write_csv
 
 
 @pytest.fixture
@@ -26,6 +27,14 @@ def program(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
         return Ended(code or 0, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """`stop_after(3)` ends the runs that follow in this process behind three steps, as a signal does."""
+    from trainer import train
+
+    return lambda steps: monkeypatch.setattr(train, "Interrupt", lambda: StopAfter(steps))
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from toy import BAD, GOOD, OTHER, Program, write_csv
-from trainer import train
 from trainer.adapt import adapt
 from trainer.adapt_job import AdaptJob, build_masked, plan_adaptation
 from trainer.adapt_settings import AdaptSettings, adapt_settings_from, read_adaptation
@@ -122,29 +120,6 @@ def test_a_second_adaptation_goes_on_with_the_head_of_the_first(adapted: Path, t
     assert float(found["loss"]) == pytest.approx(best.validation_loss, rel=1e-4), "the same words, the same network"
     wanted = sum(len(guessed) for _, guessed in job.validation_batches(network))
     assert float(found["accuracy"]) * wanted == pytest.approx(round(float(found["accuracy"]) * wanted), abs=1e-3)
-
-
-class StopAfter:
-    """Stands in for the signals; see the tests of resumption."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps + 1
-
-    def __enter__(self) -> "StopAfter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    @property
-    def number(self) -> int | None:
-        self.left -= 1
-        return signal.SIGINT if self.left <= 0 else None
-
-
-@pytest.fixture
-def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    return lambda steps: monkeypatch.setattr(train, "Interrupt", lambda: StopAfter(steps))
 
 
 def timeless(history: History) -> dict[str, Any]:

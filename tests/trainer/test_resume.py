@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from forked import Forked
-from toy import Program, edit_json, toy_rows, write_csv
+from toy import Program, StopAfter, edit_json, toy_rows, write_csv
 from trainer import fit, interrupt, train
 from trainer.errors import TrainingError
 from trainer.interrupt import InterruptedRun
@@ -54,30 +54,6 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(base: Path, **more: Any) -> TrainSettings:
     asked = {"epochs": 2, "batch_size": 8, "learning_rate": 3e-3, "precision": "float32", "max_tokens": 12} | more
     return settings_from(base=str(base), **asked)
-
-
-class StopAfter:
-    """Stands in for the signals: one comes behind so many steps of a process, or while it validates."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps + 1
-
-    def __enter__(self) -> "StopAfter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    @property
-    def number(self) -> int | None:
-        """Asked once behind each step, and once before each batch that is validated."""
-        self.left -= 1
-        return signal.SIGINT if self.left <= 0 else None
-
-
-@pytest.fixture
-def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    return lambda steps: monkeypatch.setattr(train, "Interrupt", lambda: StopAfter(steps))
 
 
 def go(settings: TrainSettings, data: Path, out: Path, **conduct: Any) -> History:
