@@ -2,18 +2,22 @@
 
 import re
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 
-from schemas import Prediction, Reason, Rejection
+from schemas import ModelName, Prediction, Reason, Rejection
 from worker.message import Headers, Message
 
 EVENT_TYPE = b"review.scored.v1"
+PREDICTION = (("content-type", b"application/json"), ("ce_specversion", b"1.0"))
 CONNECTOR = b"review-worker"
 IN_SCORING = frozenset({Reason.OUT_OF_MEMORY, Reason.SCORER_FAILED})
 """Reasons that are found behind the intake: Kafka Connect's stage is another then."""
 
 _TRACEPARENT = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context, version 00. Anything else in that header is not carried on."""
+
+_json = Prediction.__pydantic_serializer__.to_json
+"""The bytes of `model_dump_json`, without its way through a text: a quarter of its time."""
 
 HOPS = "replay.hops"
 """Header: how often `review-worker replay` has put this record back on the input topic, in ASCII digits."""
@@ -38,6 +42,8 @@ class Letters:
     def __init__(self, output_topic: str, dead_letter_topic: str) -> None:
         self._output_topic = output_topic
         self._dead_letter_topic = dead_letter_topic
+        self._shared_by: tuple[ModelName, datetime] | None = None
+        self._shared: tuple[tuple[str, bytes], ...] = ()
 
     def write(self, message: Message, outcome: Prediction | Rejection) -> Outgoing:
         """The one output record of a message."""
@@ -49,17 +55,23 @@ class Letters:
         """A CloudEvent in binary mode: the prediction as the value, the attributes as headers. `ce_id` is the input's
         coordinates, the same after every retry, so that a consumer of its own can tell a repetition."""
         headers = [
-            ("content-type", b"application/json"),
-            ("ce_specversion", b"1.0"),
+            *PREDICTION,
             ("ce_id", f"{message.topic}/{message.partition}/{message.offset}".encode()),
-            ("ce_source", f"/models/{prediction.model.name}/{prediction.model.version}".encode()),
-            ("ce_type", EVENT_TYPE),
-            ("ce_time", prediction.scored_at.astimezone(UTC).isoformat().encode()),
+            *self._shared_headers(prediction.model, prediction.scored_at),
             *trace(message.headers),
         ]
-        return Outgoing(
-            self._output_topic, message.partition, message.key, prediction.model_dump_json().encode(), headers
-        )
+        return Outgoing(self._output_topic, message.partition, message.key, _json(prediction), headers)
+
+    def _shared_headers(self, model: ModelName, scored_at: datetime) -> tuple[tuple[str, bytes], ...]:
+        """Those that all predictions of a batch have in common, made once."""
+        if self._shared_by is None or self._shared_by[0] is not model or self._shared_by[1] is not scored_at:
+            self._shared_by = model, scored_at
+            self._shared = (
+                ("ce_source", f"/models/{model.name}/{model.version}".encode()),
+                ("ce_type", EVENT_TYPE),
+                ("ce_time", scored_at.astimezone(UTC).isoformat().encode()),
+            )
+        return self._shared
 
     def _dead_letter(self, message: Message, rejection: Rejection) -> Outgoing:
         """The message as it came, with Kafka Connect's headers on why and where from."""

@@ -2,17 +2,20 @@
 
     source -> intake -> scorer (tokens -> engine -> verdict) -> letters -> outbox
 
-A pipeline of depth one: while the device scores a batch, the loop commits the one before and prepares the one after.
-One future is carried from turn to turn; there is no queue, since not polling is all the back-pressure that is needed.
-Batches are committed in the order in which they were read, and never is more than one transaction open.
+A pipeline of depth one: while the device scores a batch, the one before is committed and the one after prepared, at
+the same time, since a commit is mostly waiting for the broker. What is under way is carried from turn to turn; there is
+no queue, since not polling is all the back-pressure that is needed. Batches are committed in the order in which they
+were read, and never is more than one transaction open.
 """
 
 import logging
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from threading import Event
 from typing import TYPE_CHECKING
 
+from schemas import Prediction, Rejection
 from worker.errors import BrokerError, Rewind
 from worker.intake import read_review
 from worker.letters import Letters
@@ -50,6 +53,15 @@ class InHand:
     work: Work
 
 
+@dataclass(frozen=True, slots=True)
+class Committing:
+    """A batch whose transaction is under way."""
+
+    in_hand: InHand
+    collected: Collected
+    outcomes: Future[list[Prediction | Rejection]]
+
+
 @dataclass
 class Loop:
     """Reads, scores and commits until told to stop."""
@@ -72,6 +84,8 @@ class Loop:
     dead_letters: DeadLetterCount = field(default_factory=DeadLetterCount)
     aborts: int = 0
     """Transactions that were not committed since the last one that was."""
+    _committing: Committing | None = None
+    _committer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "commit"))
 
     def run(self) -> None:
         """Until `stopping` is set.
@@ -82,27 +96,35 @@ class Loop:
             LimitError: too many dead letters.
         """
         in_hand: InHand | None = None
-        while not self.stopping.is_set() or in_hand is not None:
-            try:
-                if in_hand is None:
-                    self.models.take()
-                in_hand = self._turn(in_hand)
-            except Rewind as rewind:
-                in_hand = None
-                self._rewind(rewind)
+        try:
+            while not self.stopping.is_set() or in_hand is not None or self._committing is not None:
+                try:
+                    if in_hand is None and self._committing is None:
+                        self.models.take()
+                    in_hand = self._turn(in_hand)
+                except Rewind as rewind:
+                    in_hand = None
+                    self._rewind(rewind)
+        finally:
+            # Whatever ended it: the producer is not closed under a commit.
+            self.watchdog.enter("commit")
+            self._committer.shutdown()
 
     def _turn(self, in_hand: InHand | None) -> InHand | None:
-        """Read the next batch, start the device on it as soon as it is free, and commit the one that it finished.
+        """Read the next batch while the last one is committed, start the device on it as soon as it is free, and begin
+        to commit the one that it finished.
 
         Before a stop and before another model is taken nothing is read, so that nothing is in hand afterwards.
         """
         finishing = self.stopping.is_set() or self.models.waiting
-        batch = None if finishing else self._poll(0 if in_hand else IDLE_SECONDS)
+        idle = in_hand is None and self._committing is None
+        batch = None if finishing else self._poll(IDLE_SECONDS if idle else 0)
         prepared = self._prepare(batch) if batch else None
+        self._end_commit()
         collected = self._wait(in_hand) if in_hand else None
         following = self._submit(batch, prepared) if batch and prepared else None
         if in_hand and collected:
-            self._commit(in_hand, collected)
+            self._begin_commit(in_hand, collected)
         return following
 
     def _poll(self, seconds: float) -> Batch | None:
@@ -141,8 +163,12 @@ class Loop:
         self.metrics.device_busy.inc(collected.seconds)
         return collected
 
-    def _commit(self, in_hand: InHand, collected: Collected) -> None:
-        self.watchdog.enter("commit")
+    def _begin_commit(self, in_hand: InHand, collected: Collected) -> None:
+        outcomes = self._committer.submit(self._commit, in_hand, collected)
+        self._committing = Committing(in_hand, collected, outcomes)
+
+    def _commit(self, in_hand: InHand, collected: Collected) -> list[Prediction | Rejection]:
+        """What became of each message, once it is committed. On a thread of its own."""
         batch = in_hand.batch
         with self._timed("commit"):
             sources = [message.source for message in batch.messages]
@@ -150,17 +176,32 @@ class Loop:
             dead_letters = self.dead_letters.after(outcomes, self.limits)
             records = [self.letters.write(message, it) for message, it in zip(batch.messages, outcomes, strict=True)]
             self.outbox.publish(records, batch.positions, batch.membership)
-        self.aborts = 0
         self.dead_letters = dead_letters
-        self.metrics.count_batch(batch.messages, outcomes, collected)
+        return outcomes
+
+    def _end_commit(self) -> None:
+        """Wait for the commit under way, if there is one, and take note of it."""
+        if self._committing is None:
+            return
+        self.watchdog.enter("commit")
+        committing, self._committing = self._committing, None
+        outcomes = committing.outcomes.result()
+        batch, read = committing.in_hand.batch, committing.in_hand.prepared.read
+        self.aborts = 0
+        self.metrics.count_batch(batch.messages, outcomes, committing.collected)
         if self.tracing:
             self.tracing.committed(outcomes)
         if self.shadow:
-            self.shadow.follow(in_hand.prepared.read, outcomes)
+            self.shadow.follow(read, outcomes)
         if self.samples:
-            self.samples.follow(in_hand.prepared.read, outcomes)
+            self.samples.follow(read, outcomes)
 
     def _rewind(self, rewind: Rewind) -> None:
+        try:
+            # It was read before, and may be good all the same.
+            self._end_commit()
+        except Rewind as given_up:
+            rewind = given_up
         self.watchdog.enter("rewind")
         log.warning("going back to the committed offsets", extra={"cause": str(rewind), "outcome": rewind.outcome})
         if self.tracing:

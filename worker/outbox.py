@@ -1,9 +1,7 @@
 """Outbox: predictions, dead letters and offsets of one batch in one transaction."""
 
 import logging
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, NoReturn
 
 from kafka import KafkaProducer
@@ -23,6 +21,7 @@ from kafka.errors import (
 from kafka.structs import ConsumerGroupMetadata
 
 from worker.connection import CHECK, Positions, SteadyClient, caused_by, client_options, connect, discard
+from worker.delivery import BATCH_BYTES, Delivery
 from worker.errors import BrokerError, Rewind
 from worker.letters import Outgoing
 from worker.settings import Settings
@@ -33,9 +32,7 @@ MAX_REQUEST_BYTES = 64 << 20
 """The broker's `max.message.bytes` is the limit that counts; a smaller one here would only add a second."""
 
 LINGER_MS = 5
-BATCH_BYTES = 256 << 10
-"""A partition has one request in flight, so that a larger batch means fewer round trips: 31,600 records/s of 350 bytes
-against 13,300 with the default of 16 KiB (2 cores, broker on the same machine)."""
+"""Of the parts of a batch that the broker found too large; whole ones do not wait."""
 
 RETRY_BACKOFF_MS = 20
 """Right after a commit the broker answers the next transaction CONCURRENT_TRANSACTIONS until its markers are written,
@@ -102,39 +99,12 @@ class Outbox:
         A commit alone would not tell: kafka-python 3.0.12 commits what is left when a record has expired, was refused,
         or went to a topic that may not be described.
         """
-        producer = self._producer
-        sent = [
-            producer.send(
-                record.topic,
-                key=record.key,
-                value=record.value,
-                headers=record.headers,
-                partition=self._partition(record),
-            )
-            for record in records
-        ]
-        patience = self._settings.kafka.transaction_timeout_seconds
-        deadline = time.monotonic() + patience
-        # It gives up as soon as the broker finds a batch too large, and the client splits it: the futures know better.
-        with suppress(KafkaError):
-            producer.flush(timeout=patience)
-        failures = []
-        for future in sent:
-            if not future.succeeded():
-                try:
-                    future.get(timeout=max(0.0, deadline - time.monotonic()))
-                except KafkaError as error:
-                    failures.append(error)
+        delivery = Delivery(self._producer)
+        delivery.send(records)
+        failures = delivery.failures(self._settings.kafka.transaction_timeout_seconds)
         if failures:
             # Of several, the one that says why trying again cannot help.
             raise next((error for error in failures if caused_by(error, *HOPELESS)), failures[0])
-
-    def _partition(self, record: Outgoing) -> int | None:
-        """None lets the key choose, as every Kafka client does. Without a key the input's partition does, so that what
-        was in order stays in order."""
-        if record.key is not None:
-            return None
-        return record.source_partition % len(self._producer.partitions_for(record.topic))
 
     def _open(self) -> KafkaProducer:
         """A producer whose transactional id is its own, with nothing left open."""

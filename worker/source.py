@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass
+from itertools import chain
 from traceback import walk_tb
 from typing import Any
 
@@ -23,6 +24,7 @@ from kafka.structs import ConsumerGroupMetadata, MemberState, OffsetAndMetadata,
 
 from worker.connection import CHECK, Positions, client_options, connect
 from worker.errors import BrokerError, Rewind
+from worker.fetched import FetchedMessages
 from worker.message import Message
 from worker.metrics import Metrics
 from worker.settings import Settings
@@ -106,6 +108,8 @@ class ReviewSource:
             ),
             kafka,
         )
+        # Looked up on the object for every fetch.
+        self._consumer._fetcher.PartitionRecords = FetchedMessages
         self._subscribe()
         self._generation = NO_GENERATION
         self._given: dict[TopicPartition, int | None] = {}
@@ -143,11 +147,7 @@ class ReviewSource:
         membership = self._membership(records)
         if membership is None:
             return None
-        messages = [
-            Message(r.topic, r.partition, r.offset, r.key, r.value, tuple(r.headers), r.timestamp)
-            for partition in records.values()
-            for r in partition
-        ]
+        messages = list(chain.from_iterable(records.values()))
         self._ran_dry = self._ran_dry or not records
         positions = self._advanced()
         if not messages and not positions:
@@ -171,7 +171,7 @@ class ReviewSource:
         self._void = self._void or bool(records)
         self._membership(records)
 
-    def _membership(self, records: dict[TopicPartition, list[Any]]) -> ConsumerGroupMetadata | None:
+    def _membership(self, records: dict[TopicPartition, list[Message]]) -> ConsumerGroupMetadata | None:
         """The membership that records were read under; None, and the records void, while the group is changing.
 
         To be asked for at once: right after a poll, a stable generation is never newer than the records; between polls
@@ -187,10 +187,10 @@ class ReviewSource:
             self._enter_generation(membership.generation_id)
         return membership
 
-    def _poll_records(self, milliseconds: int, max_records: int) -> dict[TopicPartition, list[Any]]:
+    def _poll_records(self, milliseconds: int, max_records: int) -> dict[TopicPartition, list[Message]]:
         """A poll whose every error has its consequence."""
         try:
-            records: dict[TopicPartition, list[Any]] = self._consumer.poll(milliseconds, max_records=max_records)
+            records: dict[TopicPartition, list[Message]] = self._consumer.poll(milliseconds, max_records=max_records)
         except NoOffsetForPartitionError as error:
             self._consumer.seek_to_beginning(*error.args[0])
         except OffsetOutOfRangeError as error:
@@ -387,7 +387,7 @@ class ReviewSource:
 
 
 def _being_decoded(error: Exception) -> Any:
-    """The fetched records (kafka-python's `PartitionRecords`) in whose decoding `error` was raised, or None.
+    """The fetched records (`FetchedMessages`) in whose decoding `error` was raised, or None.
 
     Neither the class nor the text of the error tells: a damaged record raises `CorruptRecordError`, whose text holds
     bytes of the record; so does a fetch that the broker refuses; a damaged compressed batch raises whatever its codec

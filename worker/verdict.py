@@ -5,12 +5,16 @@ from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, TypeAdapter
 
 from schemas import ModelName, Prediction, Review, Source
 from worker.engine import Logits
 from worker.tokens import TokenRow
 
 Probabilities = NDArray[np.float64]
+
+_PREDICTIONS = TypeAdapter(list[Prediction], config=ConfigDict(hide_input_in_errors=True))
+"""All of a batch in one call: less than half of the time of one call each."""
 
 
 def probabilities(logits: Logits, temperature: float) -> Probabilities:
@@ -63,21 +67,23 @@ class Verdict:
         shares = probabilities(logits, self._temperature)
         best = shares.argmax(axis=-1)
         ratings = [None] * len(reviews) if self._numbers is None else (shares @ self._numbers).tolist()
-        return [
-            Prediction(
-                review_id=review.review_id,
-                label=self._labels[label_id],
-                label_id=label_id,
-                confidence=share[label_id],
-                probabilities=dict(zip(self._labels, share, strict=True)),
-                rating=rating,
-                model=self._model,
-                source=source,
-                tokens=len(row.ids),
-                truncated=row.truncated,
-                scored_at=now,
-            )
-            for review, source, row, share, label_id, rating in zip(
-                reviews, sources, rows, shares.tolist(), best.tolist(), ratings, strict=True
-            )
-        ]
+        return _PREDICTIONS.validate_python(
+            [
+                {
+                    "review_id": review.review_id,
+                    "label": self._labels[label_id],
+                    "label_id": label_id,
+                    "confidence": share[label_id],
+                    "probabilities": dict(zip(self._labels, share, strict=True)),
+                    "rating": rating,
+                    "model": self._model,
+                    "source": source,
+                    "tokens": len(row.ids),
+                    "truncated": row.truncated,
+                    "scored_at": now,
+                }
+                for review, source, row, share, label_id, rating in zip(
+                    reviews, sources, rows, shares.tolist(), best.tolist(), ratings, strict=True
+                )
+            ]
+        )
