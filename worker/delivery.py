@@ -55,11 +55,7 @@ class WholeBatch(ProducerBatch):  # type: ignore[misc]
         """What the constructor would begin with."""
 
     def failures(self, deadline: float) -> Iterator[KafkaError]:
-        """Wait until the broker has every record, or will not have it: the errors of those.
-
-        Args:
-            deadline: on the monotonic clock; whatever has no answer by then has failed.
-        """
+        """As of `Delivery`, for the records of this batch."""
         # Divided, it is woken up as well.
         self.produce_future.wait(max(0.0, deadline - time.monotonic()))
         if self.produce_future.is_done:
@@ -104,9 +100,12 @@ class Delivery:
                 self._under_way.append(batch)
         self._producer._sender.wakeup()
 
-    def failures(self, seconds: float) -> list[KafkaError]:
-        """Wait until the broker has every record, for so long at most: the errors of those that it has not."""
-        deadline = time.monotonic() + seconds
+    def failures(self, deadline: float) -> list[KafkaError]:
+        """Wait until the broker has every record, or will not have it: the errors of those.
+
+        Args:
+            deadline: on the monotonic clock; whatever has no answer by then has failed.
+        """
         return [error for batch in self._under_way for error in batch.failures(deadline)]
 
     def _placed(self, records: Sequence[Outgoing]) -> dict[TopicPartition, list[Outgoing]]:

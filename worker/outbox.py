@@ -1,7 +1,9 @@
 """Outbox: predictions, dead letters and offsets of one batch in one transaction."""
 
 import logging
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from kafka import KafkaProducer
@@ -101,7 +103,12 @@ class Outbox:
         """
         delivery = Delivery(self._producer)
         delivery.send(records)
-        failures = delivery.failures(self._settings.kafka.transaction_timeout_seconds)
+        patience = self._settings.kafka.transaction_timeout_seconds
+        deadline = time.monotonic() + patience
+        # It gives up as soon as the broker finds a batch too large, and the client divides it: the batches know better.
+        with suppress(KafkaError):
+            self._producer.flush(timeout=patience)
+        failures = delivery.failures(deadline)
         if failures:
             # Of several, the one that says why trying again cannot help.
             raise next((error for error in failures if caused_by(error, *HOPELESS)), failures[0])

@@ -32,12 +32,16 @@ import worker.service
 import worker.source
 from worker.artifact import Artifact
 from worker.cli import main
+from worker.delivery import Delivery
 from worker.engine import EngineDescription, Scored
 from worker.engine.memory import host_memory
+from worker.letters import Outgoing
 from worker.tokens import Ids
 
 IN_THE_MIDST = 10
 """Records of a transaction."""
+
+STUCK_SECONDS = 60
 
 
 def number(name: str, otherwise: float) -> float:
@@ -102,18 +106,7 @@ class SlowProducer(KafkaProducer):  # type: ignore[misc]
         type(self).transaction += 1
         self.reach("before begin")
         super().begin_transaction()
-        self.sent = 0
         self.reach("after begin")
-
-    def send(self, *arguments: Any, **options: Any) -> Any:
-        """The point is behind the tenth record, which the broker has then."""
-        future = super().send(*arguments, **options)
-        self.sent += 1
-        if self.sent == IN_THE_MIDST and (self.open_seconds or self.point == "mid sends"):
-            self.flush()
-            self.reach("mid sends")
-            time.sleep(self.open_seconds)
-        return future
 
     def send_offsets_to_transaction(self, *arguments: Any) -> None:
         """Points before and after it."""
@@ -141,6 +134,21 @@ class SlowProducer(KafkaProducer):  # type: ignore[misc]
         if self.point == "in shutdown":
             os.kill(os.getpid(), signal.SIGKILL)
         super().close(*arguments, **options)
+
+
+class SlowDelivery(Delivery):
+    """With the point that is behind the tenth record, which the broker has then."""
+
+    def send(self, records: Sequence[Outgoing]) -> None:
+        """All of them, or ten, and then the others."""
+        producer = self._producer
+        if len(records) >= IN_THE_MIDST and (producer.open_seconds or producer.point == "mid sends"):
+            super().send(records[:IN_THE_MIDST])
+            assert not self.failures(time.monotonic() + STUCK_SECONDS)
+            producer.reach("mid sends")
+            time.sleep(producer.open_seconds)
+            records = records[IN_THE_MIDST:]
+        super().send(records)
 
 
 class ImpatientConsumer(KafkaConsumer):  # type: ignore[misc]
@@ -173,6 +181,7 @@ class ImpatientSource(worker.source.ReviewSource):
 worker.service.open_engine = StubEngine  # type: ignore[assignment]
 worker.source.KafkaConsumer = ImpatientConsumer
 worker.outbox.KafkaProducer = SlowProducer
+worker.outbox.Delivery = SlowDelivery  # type: ignore[misc]
 if "STUB_NO_STAY" in os.environ:
     worker.service.ReviewSource = AbsentSource  # type: ignore[misc]
 elif "STUB_MAX_POLL" in os.environ:
