@@ -186,16 +186,22 @@ class Metrics:
         now = time.time()
         self.transactions.labels("committed").inc()
         self.consumed.inc(len(messages))
-        predictions = [outcome for outcome in outcomes if isinstance(outcome, Prediction)]
-        rejections = [outcome for outcome in outcomes if isinstance(outcome, Rejection)]
+        predictions: list[Prediction] = []
+        rejections: list[Rejection] = []
+        ages: list[float] = []
+        for message, outcome in zip(messages, outcomes, strict=True):
+            if isinstance(outcome, Rejection):
+                rejections.append(outcome)
+            else:
+                predictions.append(outcome)
+            if message.timestamp_ms >= 0:
+                ages.append(max(0.0, now - message.timestamp_ms / 1000))
         for label, number in Tally(prediction.label for prediction in predictions).items():
             self.predictions.labels(label).inc(number)
         for reason, number in Tally(rejection.reason.value for rejection in rejections).items():
             self.rejections.labels(reason).inc(number)
         self.confidence.observe_all([prediction.confidence for prediction in predictions])
-        self.end_to_end.observe_all(
-            [max(0.0, now - message.timestamp_ms / 1000) for message in messages if message.timestamp_ms >= 0]
-        )
+        self.end_to_end.observe_all(ages)
         tokens = sum(prediction.tokens for prediction in predictions)
         if messages:
             self.batch_reviews.observe(len(messages))
