@@ -186,15 +186,16 @@ class Loop:
         self.watchdog.enter("commit")
         committing, self._committing = self._committing, None
         outcomes = committing.outcomes.result()
-        batch, read = committing.in_hand.batch, committing.in_hand.prepared.read
+        messages, prepared = committing.in_hand.batch.messages, committing.in_hand.prepared
         self.aborts = 0
-        self.metrics.count_batch(batch.messages, outcomes, committing.collected)
+        self.metrics.count_batch(messages, outcomes, committing.collected, prepared.known.values())
+        self.metrics.count_cached(len(prepared.known), len(prepared.digests))
         if self.tracing:
             self.tracing.committed(outcomes)
         if self.shadow:
-            self.shadow.follow(read, outcomes)
+            self.shadow.follow(prepared.read, outcomes)
         if self.samples:
-            self.samples.follow(read, outcomes)
+            self.samples.follow(prepared.read, outcomes)
 
     def _rewind(self, rewind: Rewind) -> None:
         try:

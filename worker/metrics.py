@@ -7,7 +7,7 @@ record. Ratios are 0 to 1, times are seconds.
 import math
 import time
 from collections import Counter as Tally
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -25,6 +25,7 @@ from prometheus_client import (
 )
 
 from schemas import ModelName, Prediction, Reason, Rejection
+from worker.cache import Answer
 from worker.engine import EngineDescription
 from worker.engine.memory import DeviceMemory
 from worker.message import Message
@@ -34,10 +35,12 @@ Stage = Literal["poll", "intake", "tokenize", "score", "commit"]
 Outcome = Literal["committed", "aborted", "unknown"]
 Reload = Literal["taken", "refused"]
 Agreement = Literal["same", "different", "failed", "skipped"]
+Recall = Literal["hit", "miss"]
 
 STAGES: tuple[Stage, ...] = ("poll", "intake", "tokenize", "score", "commit")
 OUTCOMES: tuple[Outcome, ...] = ("committed", "aborted", "unknown")
 RELOADS: tuple[Reload, ...] = ("taken", "refused")
+RECALLS: tuple[Recall, ...] = ("hit", "miss")
 AGREEMENTS: tuple[Agreement, ...] = ("same", "different", "failed", "skipped")
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -154,6 +157,12 @@ class Metrics:
             ["agreement"],
             registry=registry,
         )
+        self.cached = Counter(
+            "review_worker_cache_reviews",
+            "Reviews whose text was asked for in the cache: answered from there, or scored.",
+            ["outcome"],
+            registry=registry,
+        )
         self.shadow_difference = Histogram(
             "review_worker_shadow_difference",
             "Difference of the shadow model's and the published probability of the published label.",
@@ -169,6 +178,8 @@ class Metrics:
             self.rejections.labels(reason.value)
         for reload in RELOADS:
             self.reloads.labels(reload)
+        for recall in RECALLS:
+            self.cached.labels(recall)
         for agreement in AGREEMENTS:
             self.shadowed.labels(agreement)
 
@@ -180,9 +191,13 @@ class Metrics:
         self.stage_seconds.labels(stage).observe(time.perf_counter() - start)
 
     def count_batch(
-        self, messages: Sequence[Message], outcomes: Sequence[Prediction | Rejection], collected: Collected
+        self,
+        messages: Sequence[Message],
+        outcomes: Sequence[Prediction | Rejection],
+        collected: Collected,
+        known: Collection[Answer] = (),
     ) -> None:
-        """A batch was committed: one outcome a message."""
+        """A batch was committed: one outcome a message. What was known had no part in what was collected."""
         now = time.time()
         self.transactions.labels("committed").inc()
         self.consumed.inc(len(messages))
@@ -207,7 +222,13 @@ class Metrics:
             self.batch_reviews.observe(len(messages))
             self.batch_tokens.observe(tokens)
         if collected.device_tokens:
-            self.padding_ratio.set(1 - tokens / collected.device_tokens)
+            scored = tokens - sum(answer.tokens for answer in known)
+            self.padding_ratio.set(1 - scored / collected.device_tokens)
+
+    def count_cached(self, hits: int, misses: int) -> None:
+        """A batch was committed whose texts were asked for in the cache."""
+        self.cached.labels("hit").inc(hits)
+        self.cached.labels("miss").inc(misses)
 
     def show_lag(self, behind: Mapping[tuple[str, int], int], rate: float) -> None:
         """Records that wait, by topic and partition, and how long they will at the recent rate (records/s)."""

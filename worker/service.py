@@ -56,8 +56,8 @@ def open_model(settings: Settings) -> Artifact:
     return open_artifact(settings.model)
 
 
-def load_scorer(artifact: Artifact, settings: Settings) -> Scorer:
-    """A verified artefact, warm and ready to score.
+def load_scorer(artifact: Artifact, settings: Settings, cached_reviews: int = 0) -> Scorer:
+    """A verified artefact, warm and ready to score, as `Scorer` is told.
 
     Raises:
         ArtifactError: a file that matches its hash cannot be used all the same.
@@ -66,7 +66,7 @@ def load_scorer(artifact: Artifact, settings: Settings) -> Scorer:
     engine = open_engine(artifact, settings.engine, settings.precision, settings.cache_dir)
     try:
         engine.warm_up()
-        return Scorer(artifact, engine)
+        return Scorer(artifact, engine, cached_reviews)
     except BaseException:
         engine.close()
         raise
@@ -107,7 +107,7 @@ class State:
         return Condition("ready", "scoring") if self.source.joined else Condition("joining", "waiting for the group")
 
 
-Load = Callable[[Artifact, Settings], Scorer]
+Load = Callable[[Artifact, Settings, int], Scorer]
 
 
 def run(settings: Settings, load: Load = load_scorer) -> None:
@@ -158,11 +158,12 @@ def _serve(settings: Settings, load: Load) -> None:
         watchdog.enter("find topics")
         require_topics(settings.kafka)
         watchdog.enter("load model", settings.watchdog.load_seconds)
-        scorer = load(artifact, settings)
+        cached = settings.cache.reviews
+        scorer = load(artifact, settings, cached)
         # The folder of one version has no newer ones.
         parent = settings.model if artifact.folder != settings.model else None
         models = stack.enter_context(
-            Models(scorer, parent, lambda newer: load(newer, settings), settings.reload.seconds, metrics)
+            Models(scorer, parent, lambda newer: load(newer, settings, cached), settings.reload.seconds, metrics)
         )
         stack.enter_context(_hang_ups(models.ask, stopping))
         log.info("model ready", extra={"engine": vars(scorer.engine.description)})

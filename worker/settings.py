@@ -209,6 +209,14 @@ class ReloadSettings(Section):
     """How often the model's parent folder is looked at; 0 for never, so that only SIGHUP does."""
 
 
+class CacheSettings(Section):
+    """What is not scored again."""
+
+    reviews: Annotated[int, Field(ge=0, le=100_000_000)] = 0
+    """So many of the last different texts are answered from memory when they come again, with what the model in use
+    said of them; 0 for none. Of a text only a digest is kept. A newer model begins anew."""
+
+
 class ShadowSettings(Section):
     """A second model that scores along, to see how it would decide; its predictions go nowhere."""
 
@@ -278,6 +286,7 @@ class Settings(BaseSettings):
     watchdog: WatchdogSettings = WatchdogSettings()
     limits: LimitSettings = LimitSettings()
     reload: ReloadSettings = ReloadSettings()
+    cache: CacheSettings = CacheSettings()
     shadow: ShadowSettings = ShadowSettings()
     tracing: TracingSettings = TracingSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -38,12 +38,20 @@ class TokenRow:
     ids: Ids
     truncated: bool
 
+    @property
+    def tokens(self) -> int:
+        """Its length."""
+        return len(self.ids)
+
 
 class ReviewTokenizer:
     """Clean, tokenize, cut.
 
     A review that says "[SEP]" or "[MASK]" is text like any other: the control tokens' ids are added here and never
     come out of what a user wrote.
+
+    Attributes:
+        clean: what is done to a text first.
     """
 
     def __init__(self, tokenizer: Tokenizer, cut: Cut, cleaning: Sequence[str]) -> None:
@@ -64,7 +72,7 @@ class ReviewTokenizer:
         self._tokenizer = tokenizer
         self._opening, self._closing = frame
         self._cut = cut
-        self._clean = cleaner(cleaning)
+        self.clean = cleaner(cleaning)
 
     @classmethod
     def load(cls, path: Path, cut: Cut, cleaning: Sequence[str]) -> "ReviewTokenizer":
@@ -92,7 +100,7 @@ class ReviewTokenizer:
         return [row for some in _portions(texts) for row in self._encode(some)]
 
     def _encode(self, texts: Sequence[str]) -> list[TokenRow]:
-        cleaned = [self._clean(text) for text in texts]
+        cleaned = [self.clean(text) for text in texts]
         with panics_as(lambda panic: RuntimeError(f"the tokenizer ended with {panic}")):
             encodings = self._tokenizer.encode_batch_fast(cleaned, add_special_tokens=False)
         return [self._row(encoding.ids) for encoding in encodings]

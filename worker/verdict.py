@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter
 
 from schemas import ModelName, Prediction, Review, Source
+from worker.cache import Answer
 from worker.engine import Logits
 from worker.tokens import TokenRow
 
@@ -53,14 +54,14 @@ class Verdict:
         self._temperature = temperature
 
     def predict(
-        self, reviews: Sequence[Review], sources: Sequence[Source], rows: Sequence[TokenRow], logits: Logits
+        self, reviews: Sequence[Review], sources: Sequence[Source], rows: Sequence[TokenRow | Answer], logits: Logits
     ) -> list[Prediction]:
         """One prediction a review.
 
         Args:
             reviews: what was asked.
             sources: where each was read.
-            rows: what of each the model read.
+            rows: what of each the model read, or did when it read the same text before.
             logits: (reviews, labels), in the same order.
         """
         now = datetime.now(UTC)
@@ -78,7 +79,7 @@ class Verdict:
                     "rating": rating,
                     "model": self._model,
                     "source": source,
-                    "tokens": len(row.ids),
+                    "tokens": row.tokens,
                     "truncated": row.truncated,
                     "scored_at": now,
                 }

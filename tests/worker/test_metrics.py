@@ -37,6 +37,7 @@ CONTRACT = {
     "review_worker_confidence",
     "review_worker_model_info",
     "review_worker_model_reloads_total",
+    "review_worker_cache_reviews_total",
     "review_worker_shadow_reviews_total",
     "review_worker_shadow_difference",
     "review_worker_ready",
@@ -48,6 +49,7 @@ LABELS = {
     "lag_records": {"topic", "partition"},
     "transactions_total": {"outcome"},
     "model_reloads_total": {"outcome"},
+    "cache_reviews_total": {"outcome"},
     "shadow_reviews_total": {"agreement"},
     "model_info": {"name", "version", "digest", "engine", "device", "precision"},
 }
