@@ -4,8 +4,10 @@ import json
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from schemas import ModelName, Prediction, Reason, Rejection
+from schemas import ModelName, Prediction, Reason, Rejection, Source
 from worker.letters import Letters, Outgoing, hops, trace
 from worker.message import Headers, Message
 
@@ -58,6 +60,47 @@ def test_its_value_is_the_prediction_as_json() -> None:
     assert out.value is not None
     assert Prediction.model_validate_json(out.value) == prediction_of(message())
     assert json.loads(out.value)["source"] == {"topic": "reviews", "partition": 3, "offset": 4211}
+
+
+names = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=128)
+shares = st.floats(0, 1)
+
+
+@given(names, names, names, shares, shares, st.integers(0), st.integers(2), st.booleans(), st.datetimes())
+def test_its_bytes_are_those_of_the_schema(
+    review_id: str, label: str, topic: str, one: float, other: float, offset: int, tokens: int, cut: bool, at: datetime
+) -> None:
+    """Whatever stands in it: quotes, line separators, emoji, numbers with exponents."""
+    prediction = Prediction(
+        review_id=review_id,
+        label=label,
+        label_id=0,
+        confidence=one,
+        probabilities={label: one, "": other},
+        model=ModelName(name="imdb", version=3, digest="sha256:" + "0" * 64),
+        source=Source(topic=topic, partition=0, offset=offset),
+        tokens=tokens,
+        truncated=cut,
+        scored_at=at.replace(tzinfo=UTC),
+    )
+
+    assert LETTERS.write(message(), prediction).value == prediction.model_dump_json().encode()
+
+
+def test_each_has_the_headers_of_its_own_batch_and_model() -> None:
+    """What a batch has in common is made once, and not kept for the next one."""
+    first = prediction_of(message())
+    later = first.model_copy(update={"scored_at": first.scored_at + timedelta(seconds=1)})
+    newer = later.model_copy(update={"model": ModelName(name="imdb", version=4, digest="sha256:" + "0" * 64)})
+
+    found = [dict(LETTERS.write(message(), prediction).headers) for prediction in (first, later, newer, first)]
+
+    assert [(headers["ce_time"][-8:-6], headers["ce_source"]) for headers in found] == [
+        (b"00", b"/models/imdb/3"),
+        (b"01", b"/models/imdb/3"),
+        (b"01", b"/models/imdb/4"),
+        (b"00", b"/models/imdb/3"),
+    ]
 
 
 def test_its_headers_make_it_a_cloud_event() -> None:

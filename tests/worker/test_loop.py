@@ -283,13 +283,27 @@ def test_a_change_of_the_group_in_which_the_commit_fails_is_one_step_back() -> N
 
 def test_a_commit_under_way_is_not_left_by_an_error_elsewhere() -> None:
     """The producer is closed next, and would be under it."""
+    run = Run(batch(0), batch(1), BrokerError("refused"))
+
+    def slow() -> None:
+        run.diary.wait_for("poll raises")
+        time.sleep(0.05)
+
+    run.steps[0] = slow
+
+    with pytest.raises(BrokerError, match="refused"):
+        run.loop.run()
+
+    assert run.diary[-1] == "commit 0"
+
+
+def test_a_broken_device_ends_it_with_what_was_scored_before_committed() -> None:
     run = Run(batch(0), batch(1), broken_at=1)
-    run.steps[0] = lambda: time.sleep(0.05)
 
     with pytest.raises(EngineError):
         run.loop.run()
 
-    assert run.diary[-1] == "commit 0"
+    assert [entry for entry in run.diary if entry.startswith(("begin", "commit"))] == ["begin 0", "commit 0"]
 
 
 def test_an_error_that_ends_the_worker_ends_it_from_a_commit_too() -> None:

@@ -7,14 +7,16 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from prometheus_client import generate_latest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from schemas import ModelName, Prediction, Reason, Rejection
 from worker.engine import EngineDescription
 from worker.engine.memory import DeviceMemory
 from worker.message import Message
-from worker.metrics import AGREEMENTS, OUTCOMES, RELOADS, STAGES, Metrics
+from worker.metrics import AGREEMENTS, OUTCOMES, RELOADS, STAGES, BatchHistogram, Metrics
 from worker.rescue import Collected
 
 CONTRACT = {
@@ -348,3 +350,21 @@ def test_a_device_that_tells_nothing_of_its_memory_does_not_end_the_scrape() -> 
     metrics.show_memory(broken)
     assert math.isnan(value(metrics, "device_memory_bytes"))
     assert math.isnan(value(metrics, "device_memory_limit_bytes"))
+
+
+@given(st.lists(st.floats(0, 200) | st.sampled_from([0.0, 0.01, 1.0, 60.0, 86_400.0, 1e9])))
+def test_a_batch_is_counted_as_if_each_value_was_observed(amounts: list[float]) -> None:
+    """A bucket's bound is in it."""
+    bounds = (0.01, 1.0, 60.0, 86_400.0)
+    at_once, each = (
+        BatchHistogram("h", "h", registry=None, buckets=bounds),
+        Histogram("h", "h", registry=None, buckets=bounds),
+    )
+
+    at_once.observe_all(amounts)
+    for amount in amounts:
+        each.observe(amount)
+
+    (found,), (expected,) = at_once.collect(), each.collect()
+    assert [(it.name, it.labels) for it in found.samples] == [(it.name, it.labels) for it in expected.samples]
+    assert [it.value for it in found.samples] == pytest.approx([it.value for it in expected.samples])

@@ -113,6 +113,13 @@ def test_bytes_that_are_no_records_are_corrupt(broken: object) -> None:
     assert "value" not in str(error.value)
 
 
+def test_a_record_that_is_cut_off_is_not_given() -> None:
+    data = written_by_kafka_python([(b"k", b"v", [("name", b"value")])], [0])
+
+    with pytest.raises(CorruptRecordError):
+        next(read_records(data[:-1], 1, "reviews", 0, 0, FIRST_MS, None))
+
+
 @given(st.binary(max_size=60), st.integers(1, 5))
 def test_any_bytes_are_records_or_corrupt(data: bytes, count: int) -> None:
     """A record at fault must never end the worker with another error, or spin."""
