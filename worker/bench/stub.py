@@ -78,7 +78,7 @@ def _run(
 ) -> None:
     from worker.service import run
 
-    def load(artifact: Artifact, _: Settings) -> Scorer:
+    def load(artifact: Artifact, _: Settings, __: int) -> Scorer:
         return StubScorer(artifact, reviews_per_second)
 
     run(load_settings(config), load)
