@@ -68,8 +68,6 @@ class FetchedMessages(Fetcher.PartitionRecords):  # type: ignore[misc]
         """Of a topic from before Kafka 0.11: no headers, no transactions."""
         self.bytes_read += len(batch._buffer)
         for record in batch:
-            if not record.validate_crc():
-                raise CorruptRecordError(f"the record at {record.offset} of {partition} fails its checksum")
             self.next_fetch_offset = record.offset + 1
             time_ms = -1 if record.timestamp is None else record.timestamp
             yield Message(partition.topic, partition.partition, record.offset, record.key, record.value, (), time_ms)

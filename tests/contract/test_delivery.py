@@ -38,12 +38,17 @@ def number_of(value: bytes) -> int:
     return int(value.partition(b" ")[0])
 
 
-def deliver(outbox: Outbox, records: list[Outgoing]) -> list[KafkaError]:
-    """In a transaction that is committed where nothing fails."""
+def send(outbox: Outbox, records: list[Outgoing]) -> list[KafkaError]:
+    """In a transaction that stays open."""
     outbox._producer.begin_transaction()
     delivery = Delivery(outbox._producer)
     delivery.send(records)
-    failures = delivery.failures(time.monotonic() + PATIENCE)
+    return delivery.failures(time.monotonic() + PATIENCE)
+
+
+def deliver(outbox: Outbox, records: list[Outgoing]) -> list[KafkaError]:
+    """In a transaction that is committed where nothing fails."""
+    failures = send(outbox, records)
     if not failures:
         outbox._producer.commit_transaction()
     return failures
@@ -125,7 +130,7 @@ def test_of_a_divided_batch_the_record_at_fault_is_told(stage: Stage) -> None:
     given = numbered(stage, 100, size=1_000)
     given[40] = Outgoing(stage.output, 0, None, os.urandom(30_000), [])
     with opened_outbox(stage) as outbox:
-        failures = deliver(outbox, given)
+        failures = send(outbox, given)
         outbox._reopen()  # which aborts
 
     assert any(isinstance(failure, MessageSizeTooLargeError) for failure in failures)
@@ -153,7 +158,7 @@ def test_several_batches_of_one_partition_fail_together(stage: Stage) -> None:
     records = [Outgoing(stage.output, 0, None, os.urandom(BATCH_BYTES), []) for _ in range(3)]
     with opened_source(stage) as source, opened_outbox(stage) as outbox:
         batch = next_batch(source)
-        failures = deliver(outbox, records)
+        failures = send(outbox, records)
         assert len(failures) == 3
         outbox._reopen()
         outbox.publish([], batch.positions, batch.membership)

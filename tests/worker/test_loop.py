@@ -111,15 +111,17 @@ class Scorer:
 
 
 class Taking:
-    """One model."""
+    """One model; what is taken while a newer one waits is the same again."""
 
-    waiting = False
-
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, diary: Diary, scorer: Scorer) -> None:
+        self._diary = diary
         self.current = scorer
+        self.waiting = False
 
     def take(self) -> None:
-        """There is no other."""
+        if self.waiting:
+            self._diary.append("take")
+            self.waiting = False
 
 
 class Publishing:
@@ -156,10 +158,11 @@ class Run:
         self.stopping = Event()
         self.metrics = Metrics()
         self.source = Source(self.diary, brings, self.stopping)
+        self.models = Taking(self.diary, Scorer(self.diary, broken_at))
         self.steps: dict[int, Step] = steps or {}
         self.loop = Loop(
             source=cast(ReviewSource, self.source),
-            models=cast(Models, Taking(Scorer(self.diary, broken_at))),
+            models=cast(Models, self.models),
             letters=Letters("predictions", "dead-letters"),
             outbox=cast(Outbox, Publishing(self.diary, self.steps)),
             pace=Pace(BatchSettings(), 512),
@@ -324,3 +327,19 @@ def test_a_stop_commits_what_was_read() -> None:
     run.steps[0] = run.stopping.set
 
     assert run.to_the_end()[-1] == "commit 1"
+
+
+def test_a_newer_model_is_taken_when_nothing_is_under_way() -> None:
+    """Neither a batch on the device nor one whose predictions are still to be written may change its model."""
+    run = Run(*(batch(number) for number in range(4)))
+
+    def newer() -> None:
+        run.diary.wait_for("poll 2")
+        run.models.waiting = True
+
+    run.steps[0] = newer
+
+    diary = run.to_the_end()
+
+    assert diary[diary.index("take") - 1] == "commit 2"
+    assert diary[diary.index("take") + 1] == "poll 3"
