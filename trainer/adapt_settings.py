@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.record import Digest, Record
-from trainer.errors import DataError
 from trainer.settings import NARROW, Precision, TrainSettings, validated
+from trainer.stored import read_stored
 from worker.text import NOTEBOOK
 
 ADAPT = "adapt.json"
@@ -96,11 +96,4 @@ def read_adaptation(out: Path) -> Adaptation:
     Raises:
         DataError: there is none, or it cannot be read.
     """
-    path = out / ADAPT
-    try:
-        return Adaptation.model_validate_json(path.read_bytes())
-    except OSError:
-        raise DataError(f"{path}: no such file; `review-trainer adapt` makes such a folder") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise DataError(f"{path}: {'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}") from None
+    return read_stored(out / ADAPT, Adaptation, "`review-trainer adapt` makes such a folder")

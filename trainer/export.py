@@ -23,7 +23,7 @@ from trainer.checkpoint import Checkpoint, open_checkpoint, with_labels, write_s
 from trainer.disk import check_writable
 from trainer.errors import DataError
 from trainer.evaluate import count, score
-from trainer.folders import readable, writing
+from trainer.folders import writing
 from trainer.held import Held, folder_of_run, held_of_run
 from trainer.info import read_info
 from trainer.progress import Reporter
@@ -46,6 +46,7 @@ from worker.artifact import INT8, MANIFEST, WEIGHTS, Artifact, digest_file, file
 from worker.bert_config import BertConfig
 from worker.errors import ArtifactError, UsageError
 from worker.network import Bert
+from worker.permissions import give_usual_rights
 from worker.weights import load_weights
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -337,7 +338,7 @@ def write_artifact(out: Path, network: Bert, model: Model, extras: Extras, repor
         # Readers pass over names that are not numbers.
         temporary = Path(tempfile.mkdtemp(prefix=".", dir=out))
         try:
-            readable(temporary)
+            give_usual_rights(temporary)
             model = _write_files(temporary, out.resolve().name, network, model, extras, reporter)
             return _publish(temporary, out, network, model)
         finally:

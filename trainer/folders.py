@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from worker.errors import ReviewScorerError, UsageError
+from worker.permissions import give_usual_rights
 
 
 def refuse_existing(out: Path, *, marker: str, force: bool) -> None:
@@ -45,7 +46,7 @@ def new_folder(out: Path, *, marker: str, force: bool) -> Iterator[Path]:
         # A name that starts with a dot is passed over by everything that lists versions or data.
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:
-            readable(temporary)
+            give_usual_rights(temporary)
             yield temporary
             if out.exists():
                 shutil.rmtree(out)
@@ -81,10 +82,3 @@ def replace_file(path: Path, content: str) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def readable(folder: Path) -> None:
-    """Give a folder of `mkdtemp`, which is for the owner alone, the rights of any other new folder."""
-    mask = os.umask(0)  # it can only be read by setting it
-    os.umask(mask)
-    folder.chmod(0o777 & ~mask)

@@ -4,10 +4,10 @@ it, so the same files and options give the same folder, byte for byte."""
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
 from schemas.record import Digest, Record
-from trainer.errors import DataError
+from trainer.stored import read_stored
 
 INFO = "info.json"
 
@@ -80,15 +80,4 @@ def read_info(folder: Path) -> DataInfo:
     Raises:
         DataError: there is none, or it is not one; says which and what makes one.
     """
-    path = folder / INFO
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or "cannot be read"
-        raise DataError(f"{path}: {reason.lower()}; `review-trainer prepare` makes a folder of data") from None
-    try:
-        return DataInfo.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(map(str, first["loc"])) or "file"
-        raise DataError(f"{path}: {field}: {first['msg']}") from None
+    return read_stored(folder / INFO, DataInfo, "`review-trainer prepare` makes a folder of data")

@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
 from schemas.record import Record
 from trainer.adapt_settings import AdaptSettings
 from trainer.disk import sync
-from trainer.errors import DataError
 from trainer.evaluation import RatingError
 from trainer.folders import replace_file
 from trainer.info import INFO, DataInfo
 from trainer.settings import SETTINGS, TrainSettings
+from trainer.stored import read_stored
 
 HISTORY = "history.json"
 
@@ -123,11 +123,4 @@ def read_history(run: Path) -> History:
     Raises:
         DataError: there is none, or it cannot be read.
     """
-    path = run / HISTORY
-    try:
-        return History.model_validate_json(path.read_bytes())
-    except OSError:
-        raise DataError(f"{path}: no such file; this run stopped before the end of its first epoch") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise DataError(f"{path}: {'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}") from None
+    return read_stored(run / HISTORY, History, "this run stopped before the end of its first epoch")

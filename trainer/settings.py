@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas import Cut
-from trainer.errors import DataError
+from trainer.stored import read_stored
 from worker.errors import SettingsError
 from worker.text import NOTEBOOK, RULES
 
@@ -161,11 +161,4 @@ def read_settings(run: Path) -> TrainSettings:
     Raises:
         DataError: there are none, or they cannot be read.
     """
-    path = run / SETTINGS
-    try:
-        return TrainSettings.model_validate_json(path.read_bytes())
-    except OSError:
-        raise DataError(f"{path}: no such file; `review-trainer train` makes a run folder") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise DataError(f"{path}: {'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}") from None
+    return read_stored(run / SETTINGS, TrainSettings, "`review-trainer train` makes a run folder")

@@ -4,7 +4,6 @@ Names and transpositions are those of `transformers`' `BertForSequenceClassifica
 (out, in), Keras' dense layers (in, out).
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.numpy import save_file
 
 from worker.errors import ArtifactError
 from worker.network import Bert
+from worker.permissions import give_usual_rights
 from worker.tensors import FLOATS, Array, Tensors, read_tensors
 
 OPTIONAL_PARTS = ("pooler", "classifier")
@@ -133,7 +133,5 @@ def save_links(chosen: Iterable[Link], path: Path) -> None:
     for link in chosen:
         tensors |= link.to_checkpoint()
     save_file(tensors, path, metadata={"format": "pt"})
-    # safetensors makes it for its owner alone, and a worker that runs as another user could not read it.
-    mask = os.umask(0)  # it can only be read by setting it
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)
+    # safetensors makes it for its owner alone.
+    give_usual_rights(path)
