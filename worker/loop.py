@@ -12,6 +12,7 @@ import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -175,7 +176,9 @@ class Loop:
             outcomes = self.models.current.conclude(in_hand.prepared, sources, collected)
             dead_letters = self.dead_letters.after(outcomes, self.limits)
             records = [self.letters.write(message, it) for message, it in zip(batch.messages, outcomes, strict=True)]
-            self.outbox.publish(records, batch.positions, batch.membership)
+            # It is polled meanwhile, which may find this worker shut out of the group and join it again.
+            given_up = partial(self.source.has_left, batch.membership)
+            self.outbox.publish(records, batch.positions, batch.membership, given_up)
         self.dead_letters = dead_letters
         return outcomes
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -66,13 +66,21 @@ class Outbox:
         self._client: SteadyClient | None = None
         self._producer = self._open()
 
-    def publish(self, records: Sequence[Outgoing], positions: Positions, membership: ConsumerGroupMetadata) -> None:
+    def publish(
+        self,
+        records: Sequence[Outgoing],
+        positions: Positions,
+        membership: ConsumerGroupMetadata,
+        given_up: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Commit the output records and the input positions together.
 
         Args:
             records: in the order in which they are to appear.
             positions: of the input, after the batch.
             membership: under which the batch was read; the broker refuses it when the partitions have moved on.
+            given_up: whether this worker has let go of that membership since. Where it has not, another one has taken
+                it.
 
         Raises:
             Rewind: nothing was published, or the outcome was unknown and is settled now.
@@ -86,7 +94,7 @@ class Outbox:
             committing = True
             producer.commit_transaction()
         except KafkaError as error:
-            self._settle(error, committing)
+            self._settle(error, committing, given_up)
         if self._client and self._client.doubtful:
             log.warning("answers of a transaction were lost; going on with a new producer")
             self._reopen()
@@ -153,10 +161,16 @@ class Outbox:
         discard(self._producer)
         self._producer = self._open()
 
-    def _settle(self, error: KafkaError, committing: bool) -> NoReturn:
+    def _settle(self, error: KafkaError, committing: bool, given_up: Callable[[], bool]) -> NoReturn:
         """Start over with a new producer, so that nothing is left open, and leave when trying again cannot help."""
-        if caused_by(error, ProducerFencedError, FencedInstanceIdError):
-            # A new producer would shut out the worker that has the name now.
+        # Where another worker has the name now, a new producer would shut it out. The broker also refuses a static
+        # member what it has let go of itself, to join the group anew.
+        if caused_by(error, FencedInstanceIdError) and not given_up():
+            raise BrokerError(
+                f"another worker uses the group instance id {self._settings.group_instance_id}; give each worker its "
+                "own WORKER_KAFKA__GROUP_INSTANCE_ID, or leave it to its default"
+            ) from None
+        if caused_by(error, ProducerFencedError):
             self._refuse_fatal(error)
         self._reopen()
         self._refuse_fatal(error)
@@ -169,11 +183,6 @@ class Outbox:
                 f"another worker uses the transactional id {self._settings.transactional_id}, or this one stalled for "
                 "longer than WORKER_KAFKA__TRANSACTION_TIMEOUT_SECONDS; give each worker its own "
                 "WORKER_KAFKA__TRANSACTIONAL_ID, or leave it to its default"
-            ) from None
-        if caused_by(cause, FencedInstanceIdError):
-            raise BrokerError(
-                f"another worker uses the group instance id {self._settings.group_instance_id}; give each worker its "
-                "own WORKER_KAFKA__GROUP_INSTANCE_ID, or leave it to its default"
             ) from None
         if caused_by(cause, *TOO_LARGE):
             raise BrokerError(

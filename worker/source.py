@@ -46,7 +46,6 @@ METADATA_MS = 30_000
 """How soon partitions that were added are noticed: 300 s by default, in which their reviews wait."""
 
 CLOSE_MS = 5_000
-NO_GENERATION = -1
 RETRY_SECONDS = 0.2
 
 
@@ -111,7 +110,9 @@ class ReviewSource:
         # Looked up on the object for every fetch.
         self._consumer._fetcher.PartitionRecords = FetchedMessages
         self._subscribe()
-        self._generation = NO_GENERATION
+        self._entered: tuple[int, str] | None = None
+        """Generation, and this worker's member id in it. A static member that joins anew, shut out for a while, gets
+        another id in the same generation: the broker refuses what was read under the old one."""
         self._given: dict[TopicPartition, int | None] = {}
         """Position up to which each partition was given out, or committed before; None where nothing ever was."""
         self._void = False
@@ -132,6 +133,10 @@ class ReviewSource:
     def joined(self) -> bool:
         """True while this worker is a member of a generation of the group, with or without partitions."""
         return _is_member(self._consumer.group_metadata())
+
+    def has_left(self, membership: ConsumerGroupMetadata) -> bool:
+        """True once this worker has let go of a membership that it had, to join the group anew."""
+        return bool(self._consumer.group_metadata().member_id != membership.member_id)
 
     def poll(self, seconds: float, max_messages: int) -> Batch | None:
         """What is there, at most `max_messages`, waiting up to `seconds` for a first one.
@@ -183,8 +188,8 @@ class ReviewSource:
             self._rejoin_when_stuck()
             return None
         self._unstable_since = None
-        if membership.generation_id != self._generation or self._void:
-            self._enter_generation(membership.generation_id)
+        if self._void or self._entered != (membership.generation_id, membership.member_id):
+            self._enter(membership)
         return membership
 
     def _poll_records(self, milliseconds: int, max_records: int) -> dict[TopicPartition, list[Message]]:
@@ -296,19 +301,19 @@ class ReviewSource:
         # Without the topic's metadata a first member joins twice, and may be stuck between the two.
         self._consumer.partitions_for_topic(self._topic)
 
-    def _enter_generation(self, generation: int) -> None:
+    def _enter(self, membership: ConsumerGroupMetadata) -> None:
         """The group has changed, or this is the first generation: learn where it stands.
 
         A partition that was kept also keeps its position in the client, past what others may since have committed, so
         that everything goes back to the committed offsets.
         """
-        first = self._generation == NO_GENERATION and not self._void
-        self._generation, self._void = generation, False
+        first = self._entered is None and not self._void
+        self._entered, self._void = (membership.generation_id, membership.member_id), False
         self._metrics.rebalances.inc()
         assignment = self._consumer.assignment()
         log.info(
             "partitions assigned",
-            extra={"generation": generation, "partitions": sorted(p.partition for p in assignment)},
+            extra={"generation": membership.generation_id, "partitions": sorted(p.partition for p in assignment)},
         )
         if not first:
             raise Rewind("the group has changed")

@@ -2,6 +2,8 @@
 The rules of the notes have tests of their own, in test_rules."""
 
 import os
+import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,7 +29,7 @@ from running import Stage
 from worker.errors import BrokerError, Rewind
 from worker.letters import Outgoing
 from worker.outbox import Outbox
-from worker.source import Batch
+from worker.source import Batch, ReviewSource
 
 pytestmark = pytest.mark.kafka
 
@@ -98,12 +100,42 @@ def test_a_worker_that_shares_its_instance_id_leaves_and_its_batch_with_it(stage
         batch = next_batch(source)
         with opened_source(stage, **twin) as successor:
             same = next_batch(successor)
+            given_up = partial(source.has_left, batch.membership)
             with pytest.raises(BrokerError, match="another worker uses the group instance id twin"):
-                publish(outbox, stage, batch)
+                outbox.publish(answers(stage, batch), batch.positions, batch.membership, given_up)
             # The same transactional id: what the first one left open is aborted.
             with opened_outbox(stage) as other:
                 publish(other, stage, same)
                 stage.wait_until_drained(20)
+    found = examined(stage)
+    assert found.sound, found
+
+
+def poll_for(source: ReviewSource, seconds: float) -> None:
+    """Whatever comes of it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        source.poll(0.2, 100)
+
+
+def test_a_worker_that_has_joined_again_itself_goes_back_and_stays(stage: Stage) -> None:
+    """It was shut out of the group and joined it anew while its commit was under way: the broker says the same as of a
+    twin, since the instance id has a new member."""
+    stage.publish([review(number) for number in range(6)])
+    with opened_source(stage, group_instance_id="one") as source, opened_outbox(stage) as outbox:
+        batch = next_batch(source)
+        assert not source.has_left(batch.membership)
+        source._consumer._coordinator.reset_generation()
+        with pytest.raises(Rewind, match="the group has changed"):
+            poll_for(source, 20)
+        given_up = partial(source.has_left, batch.membership)
+        with pytest.raises(Rewind, match="FencedInstanceIdError") as rewind:
+            outbox.publish(answers(stage, batch), batch.positions, batch.membership, given_up)
+        assert rewind.value.outcome == "aborted"
+        assert nothing_is_visible(stage)
+        source.rewind()
+        publish(outbox, stage, next_batch(source))
+        stage.wait_until_drained(20)
     found = examined(stage)
     assert found.sound, found
 

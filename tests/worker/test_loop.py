@@ -67,6 +67,9 @@ class Source:
     def measure_lag(self) -> None:
         """There is none."""
 
+    def has_left(self, _: ConsumerGroupMetadata) -> bool:
+        return False
+
     def poll(self, seconds: float, _: int) -> Batch | None:
         self.waited.append(seconds)
         if not self._brings:
@@ -131,7 +134,7 @@ class Publishing:
         self._diary, self._steps = diary, steps
         self._open = 0
 
-    def publish(self, records: Sequence[Outgoing], positions: Positions, _: ConsumerGroupMetadata) -> None:
+    def publish(self, records: Sequence[Outgoing], positions: Positions, *_: object) -> None:
         assert not self._open, "two transactions are open"
         self._open += 1
         number = positions[PARTITION].offset - 1
