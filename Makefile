@@ -27,8 +27,8 @@ demo: $(STAMP) ## Train a model, start a broker and a worker, publish reviews, w
 test: $(STAMP) check ## Run the test suite, the real broker and the fault matrix in small sizes included
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations=15
 
-faults: $(STAMP) ## Run the fault matrix at full size, an hour, and print its table (ONLY="W2 or B6" for some rows)
-	$(BIN)/python -m pytest tests/faults/test_matrix.py --full-faults --timeout 3600 $(if $(ONLY),-k "$(ONLY)")
+faults: $(STAMP) ## Run the fault matrix at full size, half an hour, and print its table (ONLY="W2 or B6" for some rows)
+	$(BIN)/python -m pytest tests/faults/test_matrix.py --full-faults --timeout 3600 --numprocesses 2 --dist worksteal $(if $(ONLY),-k "$(ONLY)")
 
 soak: $(STAMP) ## Kill a worker every minute beside one that must not grow (MINUTES=30)
 	$(BIN)/python -m pytest tests/faults/test_soak.py --soak-minutes $(or $(MINUTES),30) --timeout 0 -rP

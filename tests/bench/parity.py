@@ -31,7 +31,7 @@ AT_ONCE = 256
 SAME_LABEL = 0.995
 MEAN_DIFFERENCE = 0.002
 LARGEST_DIFFERENCE = 0.05
-"""What bfloat16 is held to: share of the reviews, and of a probability."""
+"""What a shorter type is held to: share of the reviews, and of a probability."""
 
 
 @dataclass(frozen=True)
