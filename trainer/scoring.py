@@ -92,15 +92,15 @@ class Model:
 
 
 @contextmanager
-def open_model(path: Path, engine: EngineName, precision: Precision) -> Iterator[Model]:
-    """Verify an artefact, open it in an engine, warm up; close when the block ends.
+def open_model(path: Path, engine: EngineName, precision: Precision, *, rescore: bool = True) -> Iterator[Model]:
+    """Verify an artefact, open it in an engine, warm up; close when the block ends. `rescore` as in `open_engine`.
 
     Raises:
         ArtifactError: the artefact is missing or does not match its manifest.
         EngineError: the engine cannot run here.
     """
     artifact = open_artifact(path)
-    opened = open_engine(artifact, engine, precision)
+    opened = open_engine(artifact, engine, precision, rescore=rescore)
     try:
         opened.warm_up()
         yield Model(artifact, opened)

@@ -142,7 +142,7 @@ def _score_once(artifact: Artifact, settings: Settings) -> str:
     """A real forward pass through tokens, network and verdict."""
     from schemas import Prediction, Review, Source
 
-    engine = open_engine(artifact, settings.engine, settings.precision, settings.cache_dir)
+    engine = open_engine(artifact, settings.engine, settings.precision, settings.cache_dir, rescore=settings.rescore)
     try:
         scorer = Scorer(artifact, engine)
         prepared = scorer.prepare([Review(review_id="check", text=SAMPLE)])

@@ -183,7 +183,7 @@ def score(
     artifact = open_model(chosen)
     cut, batch = artifact.manifest.cut, chosen.batch
     with _output(target) as stream:
-        engine_ = open_engine(artifact, chosen.engine, chosen.precision, chosen.cache_dir)
+        engine_ = open_engine(artifact, chosen.engine, chosen.precision, chosen.cache_dir, rescore=chosen.rescore)
         try:
             pace = Pace(batch, cut.head + cut.tail)
             scorer = Scorer(artifact, engine_)

@@ -68,7 +68,7 @@ def load_scorer(artifact: Artifact, settings: Settings, cached_reviews: int = 0)
         ArtifactError: a file that matches its hash cannot be used all the same.
         EngineError: the engine that the settings name cannot run here.
     """
-    engine = open_engine(artifact, settings.engine, settings.precision, settings.cache_dir)
+    engine = open_engine(artifact, settings.engine, settings.precision, settings.cache_dir, rescore=settings.rescore)
     try:
         engine.warm_up()
         return Scorer(artifact, engine, cached_reviews)

@@ -277,6 +277,9 @@ class Settings(BaseSettings):
     precision: Precision = "auto"
     """The type of the matrix products; `auto` takes the fastest that keeps the labels. `int8` is the openvino engine's,
     for models that have such a form."""
+    rescore: bool = True
+    """What a shorter type than float32 is in doubt of is scored again in float32, so that probabilities stay what
+    float32 says; by the openvino engine. A model that is in doubt of most reviews is faster without."""
     cache_dir: Annotated[Path, AfterValidator(_somewhere)] | None = None
     """A folder for what engines compile, so that a restarted worker is ready sooner. Default: none."""
     kafka: KafkaSettings = KafkaSettings()

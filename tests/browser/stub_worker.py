@@ -24,7 +24,7 @@ class OpinionatedEngine:
 
     description = EngineDescription("stub", "<b>no device</b>", "float32", "a test")
 
-    def __init__(self, artifact: Artifact, *_: Any) -> None:
+    def __init__(self, artifact: Artifact, *_: Any, rescore: bool) -> None:
         self._labels = len(artifact.manifest.labels)
         self._thread = ThreadPoolExecutor(max_workers=1)
 

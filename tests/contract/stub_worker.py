@@ -54,7 +54,7 @@ class StubEngine:
 
     description = EngineDescription("stub", "none", "float32", "a test")
 
-    def __init__(self, artifact: Artifact, *_: Any) -> None:
+    def __init__(self, artifact: Artifact, *_: Any, rescore: bool) -> None:
         self._labels = len(artifact.manifest.labels)
         self._seconds = number("STUB_SECONDS", 0)
         self._hang_at = number("STUB_HANG_AT", -1)

@@ -176,7 +176,7 @@ class SlowEngine:
 
 
 def test_a_model_that_changes_while_it_is_loaded_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.service.open_engine", lambda artifact, *_: SlowEngine(artifact.weights))
+    monkeypatch.setattr("worker.service.open_engine", lambda artifact, *_, rescore: SlowEngine(artifact.weights))
     artifact = open_artifact(folder)
     assert "model.safetensors changed while the model was loaded; write a new version into a folder of its own" in (
         refused(lambda: load_scorer(artifact, load_settings()))

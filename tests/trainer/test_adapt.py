@@ -243,7 +243,7 @@ def test_a_mistake_is_one_line(program: Program, few: Path, base: Path, adapted:
         assert not (tmp_path / "out").exists()
     ended = program("export", adapted, "--out", tmp_path / "models")
     assert ended.code == 1
-    assert "settings.json: no such file; `review-trainer train` makes a run folder" in ended.err
+    assert "settings.json: no such file or directory; `review-trainer train` makes a run folder" in ended.err
 
 
 def test_weights_that_are_not_numbers_are_told_before_anything_is_computed(

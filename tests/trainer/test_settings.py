@@ -79,7 +79,7 @@ def test_saved_settings_are_read_back(tmp_path: Path) -> None:
 
 
 def test_missing_and_broken_settings_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"settings\.json: no such file; `review-trainer train`"):
+    with pytest.raises(DataError, match=r"settings\.json: no such file or directory; `review-trainer train`"):
         read_settings(tmp_path)
     (tmp_path / "settings.json").write_text('{"base": "b", "speed": 9}')
     with pytest.raises(DataError, match=r"settings\.json: speed: Extra inputs"):

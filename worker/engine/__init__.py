@@ -90,7 +90,12 @@ class Engine(Protocol):
 
 
 def open_engine(
-    artifact: Artifact, choice: EngineName = "auto", precision: Precision = "auto", cache: Path | None = None
+    artifact: Artifact,
+    choice: EngineName = "auto",
+    precision: Precision = "auto",
+    cache: Path | None = None,
+    *,
+    rescore: bool = True,
 ) -> Engine:
     """Load the artefact into an engine.
 
@@ -99,6 +104,8 @@ def open_engine(
         choice: the engine; `auto` takes the fastest one that this machine can run.
         precision: the type of the matrix products; `auto` takes the fastest that keeps the labels.
         cache: folder for what is compiled, to be found again after a restart; none where absent.
+        rescore: what a shorter type than float32 is in doubt of is scored again in float32; by the openvino engine,
+            others leave it as it is.
 
     Raises:
         ArtifactError: the artefact's files are not what the engine reads.
@@ -113,7 +120,7 @@ def open_engine(
     if engine == "openvino":
         from worker.engine.openvino_engine import OpenVinoEngine
 
-        return OpenVinoEngine(artifact, precision, cache)
+        return OpenVinoEngine(artifact, precision, cache, rescore=rescore)
     if precision == "int8":
         raise EngineError(f"the {engine} engine computes in floating point, not int8; the openvino engine knows it")
     if engine == "jax":
