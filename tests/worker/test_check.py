@@ -381,7 +381,7 @@ def test_dead_letters_without_room_get_the_command_that_makes_it(
 def test_every_right_that_is_missing_is_named_with_the_command_that_gives_it(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: Any, rescore: bool) -> Any:
+    def refuse(*_: Any) -> Any:
         raise BrokerError("no")
 
     monkeypatch.setattr(module, "describe", lambda _, names: [Topic(name, 1, frozenset()) for name in names])
@@ -421,7 +421,7 @@ def test_a_broker_that_cannot_make_its_internal_topics_says_why(
 ) -> None:
     """As a broker does that stands alone, with the replication of three."""
 
-    def refuse(*_: Any, rescore: bool) -> Any:
+    def refuse(*_: Any) -> Any:
         raise CoordinatorNotAvailableError
 
     monkeypatch.setattr(module, "transaction_rights", refuse)
@@ -432,7 +432,7 @@ def test_a_broker_that_cannot_make_its_internal_topics_says_why(
 
 
 def test_a_broker_that_is_still_coming_up_is_asked_again(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, rescore: bool) -> Any:
+    def refuse(*_: Any) -> Any:
         raise NotCoordinatorError
 
     monkeypatch.setattr(module, "group_rights", refuse)
