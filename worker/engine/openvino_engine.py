@@ -65,13 +65,14 @@ class OpenVinoEngine:
         chosen, reason = _choose_precision(precision, fast, artifact)
         name = str(core.get_property(DEVICE, "FULL_DEVICE_NAME")).strip()
         self._description = EngineDescription("openvino", name, chosen, reason)
-        graph = build_graph(artifact)
+        twice = rescore and chosen != "float32"
+        # Reads all weights: not for an int8 form alone.
+        graph = build_graph(artifact) if twice or chosen != "int8" else None
         if chosen == "int8":
             small, rest = _read_int8(core, artifact), "bfloat16" if fast else "float32"
             self._first = _Streams(core, small, rest, artifact, cache)
         else:
             self._first = _Streams(core, graph, chosen, artifact, cache)
-        twice = rescore and chosen != "float32"
         self._again = _Streams(core, graph, "float32", artifact, cache) if twice else None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
 
@@ -164,7 +165,7 @@ def in_doubt(logits: Logits, sure: float) -> Places:
         logits: (rows, labels).
         sure: a share that is sure enough, before the model's temperature.
     """
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-np.inf))
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.flatnonzero(1 / powers.sum(axis=-1) < sure)
 
 
