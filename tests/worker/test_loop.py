@@ -31,7 +31,6 @@ from worker.watchdog import Watchdog
 
 MODEL = ModelName(name="m", version=1, digest="sha256:" + "0" * 64)
 PARTITION = TopicPartition("reviews", 0)
-MEMBERSHIP = ConsumerGroupMetadata("group", 1, "member", None)
 PATIENCE = 20.0
 
 Step = Callable[[], object]
@@ -48,11 +47,15 @@ class Diary(list[str]):
             time.sleep(0.001)
 
 
+def member(generation: int) -> ConsumerGroupMetadata:
+    return ConsumerGroupMetadata("group", generation, "member", None)
+
+
 def batch(number: int) -> Batch:
-    """One review, at the offset of that number."""
+    """One review, at the offset of that number, read under the membership of that generation."""
     value = f'{{"review_id": "r{number}", "text": "good"}}'.encode()
     message = Message("reviews", 0, number, b"key", value, (), 1_795_000_000_000)
-    return Batch([message], {PARTITION: OffsetAndMetadata(number + 1, "", -1)}, MEMBERSHIP)
+    return Batch([message], {PARTITION: OffsetAndMetadata(number + 1, "", -1)}, member(number))
 
 
 class Source:
@@ -67,7 +70,8 @@ class Source:
     def measure_lag(self) -> None:
         """There is none."""
 
-    def has_left(self, _: ConsumerGroupMetadata) -> bool:
+    def has_left(self, membership: ConsumerGroupMetadata) -> bool:
+        self._diary.append(f"left {membership.generation_id}?")
         return False
 
     def poll(self, seconds: float, _: int) -> Batch | None:
@@ -133,12 +137,21 @@ class Publishing:
     def __init__(self, diary: Diary, steps: dict[int, Step]) -> None:
         self._diary, self._steps = diary, steps
         self._open = 0
+        self.given_up: Callable[[], bool] = lambda: False
 
-    def publish(self, records: Sequence[Outgoing], positions: Positions, *_: object) -> None:
+    def publish(
+        self,
+        records: Sequence[Outgoing],
+        positions: Positions,
+        membership: ConsumerGroupMetadata,
+        given_up: Callable[[], bool],
+    ) -> None:
         assert not self._open, "two transactions are open"
         self._open += 1
         number = positions[PARTITION].offset - 1
         assert [record.key for record in records] == [b"key"]
+        assert membership == member(number), "of another batch, or of now"
+        self.given_up = given_up
         self._diary.append(f"begin {number}")
         try:
             self._steps.get(number, lambda: None)()
@@ -163,11 +176,12 @@ class Run:
         self.source = Source(self.diary, brings, self.stopping)
         self.models = Taking(self.diary, Scorer(self.diary, broken_at))
         self.steps: dict[int, Step] = steps or {}
+        self.outbox = Publishing(self.diary, self.steps)
         self.loop = Loop(
             source=cast(ReviewSource, self.source),
             models=cast(Models, self.models),
             letters=Letters("predictions", "dead-letters"),
-            outbox=cast(Outbox, Publishing(self.diary, self.steps)),
+            outbox=cast(Outbox, self.outbox),
             pace=Pace(BatchSettings(), 512),
             metrics=self.metrics,
             watchdog=Watchdog(60),
@@ -215,6 +229,14 @@ def test_it_waits_for_records_only_while_nothing_is_under_way() -> None:
     run.to_the_end()
 
     assert run.source.waited[:6] == [IDLE_SECONDS, 0, 0, IDLE_SECONDS, IDLE_SECONDS, 0]
+
+
+def test_the_outbox_asks_about_the_membership_of_its_own_batch() -> None:
+    """While it commits the first, the second was read, and perhaps under another."""
+    run = Run(batch(0), batch(1))
+    run.steps[0] = lambda: (run.diary.wait_for("poll 1"), run.outbox.given_up())
+
+    assert "left 0?" in run.to_the_end()
 
 
 def test_nothing_is_counted_before_it_is_committed() -> None:
