@@ -28,8 +28,9 @@ from worker.errors import ArtifactError
 LOOK_SECONDS = 0.1
 """Least time between two looks at the running loss: each waits for the device."""
 
-PARTS = (f".{WEIGHTS}.part", f".{CHECKPOINT}.part", f".{HISTORY}.*")
-"""What a process that was killed while it wrote may have left."""
+PARTS = (f".{WEIGHTS}.part", f".{CHECKPOINT}.part", f".{HISTORY}.*", ".tmp*")
+"""What a process that was killed while it wrote may have left; the last is safetensors' own, which it renames when it
+has written all of it."""
 
 Figures = dict[str, float]
 

@@ -3,6 +3,8 @@
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -147,6 +149,14 @@ def stopped(stopped_once: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(stopped_once, tmp_path / "run"))
 
 
+KILLED_WHILE_IT_SAVES = """
+import resource, signal, sys
+import numpy as np
+from safetensors.numpy import save_file
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+save_file({"a": np.zeros(1000)}, sys.argv[1])
+"""
 QUICK = ("--epochs", 2, "--batch-size", 8, "--learning-rate", 3e-3, "--precision", "float32", "--max-tokens", 12)
 
 
@@ -168,6 +178,22 @@ def test_other_settings_are_named_and_refused(
     assert ended.code == 2
     assert f"the base checkpoint {other} is not that which it was begun from" in ended.err
     assert (stopped / CHECKPOINT).read_bytes() == before
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_away(
+    program: Program, stopped: Path, few: Path, base: Path, tmp_path: Path
+) -> None:
+    whole = {path.name for path in stopped.iterdir()} - {CHECKPOINT}
+    for name in (".model.safetensors.part", ".checkpoint.safetensors.part", ".history.json.4711"):
+        (stopped / name).write_bytes(b"half")
+    # Killed by the operating system in the middle of a write, as by `kill -9`, but at the same place each time.
+    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_IT_SAVES, stopped / CHECKPOINT], check=False)
+    assert killed.returncode == -signal.SIGXFSZ
+    left = {path.name for path in stopped.iterdir()} - whole - {CHECKPOINT}
+    assert len(left) == 4, "the library writes under a name of its own first"
+    ended = program("train", few, "--base", base, "--out", stopped, *QUICK, "--resume")
+    assert ended.code == 0, ended.err
+    assert {path.name for path in stopped.iterdir()} - {CHECKPOINT} == whole
 
 
 def test_a_checkpoint_that_was_altered_is_refused(program: Program, stopped: Path, few: Path, base: Path) -> None:
