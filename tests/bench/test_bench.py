@@ -16,9 +16,10 @@ from kafka import KafkaAdminClient
 from kafka.errors import CoordinatorLoadInProgressError
 
 from contract.pieces import administration, nobody_listens, wait_for
-from running import ROOT, Broker
+from running import ROOT, Broker, broker
 from toy import toy_rows, write_csv
 from worker.bench.limit import review_flop
+from worker.bench.place import own_place
 from worker.bench.reviews import make_reviews, records, sized_records
 from worker.bench.route import _poll_share, batches_of
 from worker.bench.stub import ROW, StubEngine
@@ -127,13 +128,18 @@ def test_nothing_is_left_on_the_broker_when_it_is_interrupted(
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env=environment(),
+            env=environment() | {"PYTHONFAULTHANDLER": "1"},
         )
         try:
             # The group is there once the worker is.
             wait_for(lambda: len(left_on(client)) == 4, "a worker takes part", 90)
             process.send_signal(number)
-            _, said = process.communicate(timeout=90)
+            try:
+                _, said = process.communicate(timeout=90)
+            except subprocess.TimeoutExpired:
+                # With the stacks of its threads: where it hangs is all that matters then.
+                process.send_signal(signal.SIGABRT)
+                pytest.fail(f"it goes on after the signal:\n{process.communicate()[1]}")
         finally:
             process.kill()
             process.wait()
@@ -141,6 +147,19 @@ def test_nothing_is_left_on_the_broker_when_it_is_interrupted(
         assert process.returncode == code, said
         assert "Traceback" not in said
         assert left_on(client) == []
+
+
+@pytest.mark.kafka
+def test_a_place_goes_also_from_a_broker_that_never_had_a_group(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has no coordinator yet, and makes its list of groups when it is asked to delete one."""
+    with broker(tmp_path) as fresh:
+        with own_place(None, {"kafka": {"bootstrap_servers": fresh.address}}, 1) as place:
+            pass
+        with administration(fresh.address) as client:
+            assert place.settings.kafka.input_topic not in client.list_topics()
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.kafka

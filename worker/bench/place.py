@@ -11,7 +11,8 @@ from types import FrameType
 from typing import Any
 from uuid import uuid4
 
-from kafka.errors import KafkaError
+from kafka import KafkaAdminClient
+from kafka.errors import CoordinatorNotAvailableError, KafkaError
 
 from worker.console import err
 from worker.errors import BrokerError, ReviewScorerError
@@ -128,10 +129,19 @@ def _remove(settings: Settings) -> None:
         with admin(kafka) as client:
             client.delete_topics(topic_names(kafka))
             deadline = time.monotonic() + GROUP_PATIENCE_SECONDS
-            while client.delete_groups([kafka.group_id]).get(kafka.group_id) in PASSING:
+            while _fault_of_deletion(client, kafka.group_id) in PASSING:
                 if time.monotonic() > deadline:
                     err.print(f"the group {kafka.group_id} is left on {kafka.bootstrap_servers}")
                     break
                 time.sleep(0.2)
     except (ReviewScorerError, KafkaError):
         err.print(f"the topics {', '.join(topic_names(kafka))} are left on {kafka.bootstrap_servers}")
+
+
+def _fault_of_deletion(client: KafkaAdminClient, group: str) -> str | None:
+    """Try to delete the group; the name of the broker's refusal. Where no group has a coordinator yet, the client does
+    not return that but raises it."""
+    try:
+        return client.delete_groups([group]).get(group)
+    except CoordinatorNotAvailableError as error:
+        return type(error).__name__
