@@ -113,7 +113,12 @@ class OpenVinoEngine:
 
 
 class _Streams:
-    """A compiled graph, and as many calls of it at once as OpenVINO has streams."""
+    """A compiled graph, and as many calls of it at once as OpenVINO has streams.
+
+    The first call of each shape runs alone. OpenVINO 2026.4.1 packs the weights anew for a new shape, once for all
+    streams, and where two streams met the same one at the same moment one of them kept wrong numbers for as long as the
+    process lived: in 9 of 100 processes, in float32, and in none of 100 where one call had gone ahead.
+    """
 
     def __init__(self, core: Any, graph: Any, precision: str, artifact: Artifact, cache: Path | None) -> None:
         options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": HINTS[precision]}
@@ -124,6 +129,7 @@ class _Streams:
         self._queue = openvino.AsyncInferQueue(core.compile_model(graph, DEVICE, options))
         self._queue.set_callback(self._take)
         self._logits = np.empty((0, self._labels), dtype=np.float32)
+        self._met: set[tuple[int, int]] = set()
 
     def compile_each(self, every: int) -> None:
         """Run each so many-th shape, the largest first."""
@@ -131,9 +137,9 @@ class _Streams:
         shapes = sorted(all_shapes(self._longest), key=lambda shape: -shape[0] * shape[1])[::every]
         self._logits = np.empty((max(height for height, _ in shapes), self._labels), dtype=np.float32)
         for height, width in shapes:
-            # Every request at once, so that each stream has one.
-            for _ in range(len(self._queue)):
-                self._queue.start_async(inputs_of([one] * height, width), range(height))
+            # One that goes ahead, then every request at once, so that each stream has one.
+            for _ in range(1 + len(self._queue)):
+                self._start([one] * height, width, range(height))
         self._queue.wait_all()
 
     def score(self, rows: Sequence[Ids]) -> tuple[Logits, int]:
@@ -142,7 +148,7 @@ class _Streams:
         logits = self._logits = np.empty((len(rows), self._labels), dtype=np.float32)
         try:
             for width, members in plan_calls([len(row) for row in rows], self._longest):
-                self._queue.start_async(inputs_of([rows[index] for index in members], width), members)
+                self._start([rows[index] for index in members], width, members)
                 device_tokens += len(members) * width
             self._queue.wait_all()
         except Exception:
@@ -151,6 +157,17 @@ class _Streams:
                 self._queue.wait_all()
             raise
         return logits, device_tokens
+
+    def _start(self, rows: Sequence[Ids], width: int, members: Sequence[int]) -> None:
+        """Start a call; the first of its shape when nothing else runs, and until it is done."""
+        shape = len(rows), width
+        alone = shape not in self._met
+        if alone:
+            self._queue.wait_all()
+        self._queue.start_async(inputs_of(rows, width), members)
+        if alone:
+            self._queue.wait_all()
+            self._met.add(shape)
 
     def _take(self, request: Any, members: Sequence[int]) -> None:
         """A call is done: copy its logits, since the request's memory is used again."""

@@ -4,9 +4,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import pytest
@@ -18,7 +18,14 @@ openvino = pytest.importorskip("openvino", reason="the optional engine `openvino
 from worker.artifact import INT8, Artifact, digest_file, open_artifact  # noqa: E402
 from worker.bert_config import Activation  # noqa: E402
 from worker.engine import Engine, open_engine, openvino_engine  # noqa: E402
-from worker.engine.openvino_engine import CALL_TOKENS, all_shapes, in_doubt, plan_calls, width_of  # noqa: E402
+from worker.engine.openvino_engine import (  # noqa: E402
+    CALL_TOKENS,
+    OpenVinoEngine,
+    all_shapes,
+    in_doubt,
+    plan_calls,
+    width_of,
+)
 from worker.engine.openvino_graph import build_graph, float_parts  # noqa: E402
 from worker.errors import ArtifactError, EngineError  # noqa: E402
 from worker.tokens import Ids, pad  # noqa: E402
@@ -182,6 +189,51 @@ def test_short_rows_share_a_call_and_long_ones_do_not() -> None:
         (32, 2),
         (32, 1),
     ]
+
+
+class Watched:
+    """A queue of calls that notes how many others were under way when each began, or could still be."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+        self._under_way: list[tuple[int, ...]] = []
+        self.beside: list[tuple[tuple[int, ...], list[tuple[int, ...]]]] = []
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def start_async(self, inputs: dict[str, Any], members: Sequence[int]) -> None:
+        shape = inputs["input_ids"].shape
+        self.beside.append((shape, list(self._under_way)))
+        self._under_way.append(shape)
+        self._queue.start_async(inputs, members)
+
+    def wait_all(self) -> None:
+        self._queue.wait_all()
+        self._under_way.clear()
+
+
+def test_the_first_call_of_each_shape_runs_alone(artifact: Artifact) -> None:
+    """Two streams that meet a new shape at once may keep wrong numbers."""
+    made = cast("Any", OpenVinoEngine(artifact, "float32"))
+    try:
+        watched = made._first._queue = Watched(made._first._queue)
+        made._first.compile_each(3)
+        compiled = {shape for shape, _ in watched.beside}
+        rows = [np.ones(length, dtype=np.int32) for length in [*range(1, 40), *range(1, 40)]]
+        for _ in range(2):
+            made.submit(rows).result()
+    finally:
+        made.close()
+    met: set[tuple[int, ...]] = set()
+    alone = True
+    for shape, beside in watched.beside:
+        assert not (alone and beside), "the one before was the first of its shape"
+        alone = shape not in met
+        assert not (alone and beside), "this one is"
+        met.add(shape)
+    assert met > compiled, "some are met with the reviews"
+    assert any(beside for _, beside in watched.beside), "the others run beside each other"
 
 
 def test_no_call_is_wider_than_the_network_has_positions() -> None:
