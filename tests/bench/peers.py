@@ -346,6 +346,13 @@ def alternate(openings: dict[str, Opening], rounds: int, say: Callable[[str], No
     return list(rows.values())
 
 
+def times_as_fast(one: Row, *others: Row) -> float | None:
+    """The median over the rounds of how many times as fast it was as the fastest of the others in the same round: what
+    slows the machine down for a while slows both. None where a round of both is missing."""
+    ratios = [rate / max(rates) for rate, *rates in zip(one.rates, *(it.rates for it in others), strict=False) if rates]
+    return median(ratios) if ratios else None
+
+
 def ours_of(rows: Sequence[Row]) -> Row | None:
     """What the others are compared with: our fastest engine that was there."""
     return max((row for row in rows if row.name in OURS and row.rates), key=lambda row: row.rate, default=None)
@@ -362,7 +369,8 @@ def table(rows: Sequence[Row], reviews: Sequence[Labelled]) -> list[str]:
         if not row.rates:
             lines.append(f"| {row.name} | - | skipped: {row.skipped} | - | - | - |")
             continue
-        times = "-" if ours is None else f"{ours.rate / row.rate:.2f} x"
+        ratio = None if ours is None else times_as_fast(ours, row)
+        times = "-" if ratio is None else f"{ratio:.2f} x"
         same = "-" if ours is None else f"{share(row.labels, ours.labels):.1%}"
         right = share(row.labels, [review.label for review in reviews])
         spread = f"{min(row.rates):,.1f} to {max(row.rates):,.1f}"

@@ -142,6 +142,7 @@ def _fault_of_deletion(client: KafkaAdminClient, group: str) -> str | None:
     """Try to delete the group; the name of the broker's refusal. Where no group has a coordinator yet, the client does
     not return that but raises it."""
     try:
-        return client.delete_groups([group]).get(group)
+        refusal: str | None = client.delete_groups([group]).get(group)
     except CoordinatorNotAvailableError as error:
         return type(error).__name__
+    return refusal
