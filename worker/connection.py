@@ -84,10 +84,11 @@ class SteadyClient(KafkaNetClient):  # type: ignore[misc]
 
 
 def _hearing_out(build: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Build transports that hand on what the broker said before it hung up.
+    """Build transports that hand on what the broker said before it hung up, and read nothing once they are closed.
 
     kafka-python 3.0.12 drops what comes together with the end of the connection. A broker that refuses a password says
-    so and hangs up at once: it would look like any broken connection.
+    so and hangs up at once: it would look like any broken connection. And a transport that is closed between the news
+    that there is something to read and the reading has no socket any more: the client logs the stack of that.
     """
 
     async def built(*arguments: Any, **options: Any) -> Any:
@@ -95,6 +96,8 @@ def _hearing_out(build: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitabl
         receive = transport._sock_recv
 
         def heard_out() -> tuple[bytes, Exception | None]:
+            if transport.is_closing():
+                return b"", KafkaConnectionError("closed")
             data, error = receive()
             # The end is there again when the connection is read next.
             return data, None if data else error

@@ -4,12 +4,15 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
+from kafka.errors import KafkaConnectionError
+from kafka.net.compat import KafkaNetClient
 
 from contract.pieces import nobody_listens, settings_of, silent_peer
 from running import ROOT, Broker, Stage
-from worker.connection import client_options
+from worker.connection import SteadyClient, client_options
 
 pytestmark = pytest.mark.kafka
 
@@ -17,7 +20,7 @@ CLIENTS = ("KafkaAdminClient", "KafkaConsumer", "KafkaProducer")
 
 ATTEMPT = """
 import kafka, sys
-from worker.connection import client_options, connect
+from worker.connection import SteadyClient, client_options, connect
 from worker.errors import BrokerError
 from worker.settings import load_settings
 client, address, protocol, seconds = sys.argv[1:]
@@ -81,3 +84,21 @@ def test_every_client_can_be_told_apart_and_waits_as_long_as_it_was_told(stage: 
     options = client_options(chosen.kafka)
     assert options["client_id"] == "mine"
     assert options["request_timeout_ms"] == 7_000
+
+
+@pytest.mark.parametrize(("kind", "stacks"), [(KafkaNetClient, 1), (SteadyClient, 0)], ids=["kafka-python", "ours"])
+def test_a_connection_that_is_closed_before_it_is_read_says_nothing(
+    kind: type[KafkaNetClient], stacks: int, stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """News that there is something to read, then the end, then the reading: in a worker that stops, now and then."""
+    with closing(kind(bootstrap_servers=[stage.address])) as client:
+        client._manager.bootstrap(10_000)
+        (node,) = [broker.node_id for broker in client.cluster.brokers()]
+        client.await_ready(node)
+        transport = client._manager._conns[node].transport
+        transport.abort()
+        caplog.clear()
+        data, error = transport._sock_recv()
+    assert data == b""
+    assert isinstance(error, KafkaConnectionError)
+    assert len([record for record in caplog.records if record.exc_info]) == stacks
