@@ -115,9 +115,9 @@ class OpenVinoEngine:
 class _Streams:
     """A compiled graph, and as many calls of it at once as OpenVINO has streams.
 
-    The first call of each shape runs alone. OpenVINO 2026.4.1 packs the weights anew for a new shape, once for all
-    streams, and where two streams met the same one at the same moment one of them kept wrong numbers for as long as the
-    process lived: in 9 of 100 processes, in float32, and in none of 100 where one call had gone ahead.
+    The first call of each shape runs alone. Where two streams of OpenVINO 2026.4.1 met a new shape at the same moment,
+    one of them could keep wrong numbers for it for as long as the process lived: in 9 of 100 processes, in float32, and
+    in none of 100 where one call had gone ahead.
     """
 
     def __init__(self, core: Any, graph: Any, precision: str, artifact: Artifact, cache: Path | None) -> None:
