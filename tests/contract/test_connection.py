@@ -20,7 +20,7 @@ CLIENTS = ("KafkaAdminClient", "KafkaConsumer", "KafkaProducer")
 
 ATTEMPT = """
 import kafka, sys
-from worker.connection import SteadyClient, client_options, connect
+from worker.connection import client_options, connect
 from worker.errors import BrokerError
 from worker.settings import load_settings
 client, address, protocol, seconds = sys.argv[1:]
