@@ -93,7 +93,9 @@ class Model:
 
 @contextmanager
 def open_model(path: Path, engine: EngineName, precision: Precision, *, rescore: bool = True) -> Iterator[Model]:
-    """Verify an artefact, open it in an engine, warm up; close when the block ends. `rescore` as in `open_engine`.
+    """Verify an artefact, open it in an engine; close when the block ends. `rescore` as in `open_engine`.
+
+    It is not warmed: what a few reviews need is compiled with them.
 
     Raises:
         ArtifactError: the artefact is missing or does not match its manifest.
@@ -102,7 +104,6 @@ def open_model(path: Path, engine: EngineName, precision: Precision, *, rescore:
     artifact = open_artifact(path)
     opened = open_engine(artifact, engine, precision, rescore=rescore)
     try:
-        opened.warm_up()
         yield Model(artifact, opened)
     finally:
         opened.close()

@@ -1,5 +1,6 @@
 """A disk that is full and a place that cannot be written: a line, and nothing half."""
 
+import ctypes
 import resource
 import shutil
 from collections.abc import Iterator
@@ -21,6 +22,28 @@ def small_files(limit: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+CAPABILITIES_VERSION = 0x20080522
+ANY_FILE = 0b110
+"""CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: what lets root past the rights of files; see capabilities(7)."""
+
+
+@contextmanager
+def any_user() -> Iterator[None]:
+    """The rights of files hold for this thread, also where it is root's."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    # (version, thread: this one), then twice (effective, permitted, inheritable), for the lower and upper capabilities.
+    head, sets = (ctypes.c_uint32 * 2)(CAPABILITIES_VERSION, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(head, sets) == 0
+    before = sets[0]
+    sets[0] = before & ~ANY_FILE
+    assert libc.capset(head, sets) == 0
+    try:
+        yield
+    finally:
+        sets[0] = before
+        assert libc.capset(head, sets) == 0
 
 
 @dataclass(frozen=True)
@@ -102,3 +125,20 @@ def test_a_place_that_is_none_is_one_line_before_anything_is_computed(
     assert ended.code == 1
     asked = out.parent if out.suffix else out
     assert ended.err == f"error: {asked}: cannot be written: not a directory\n"
+
+
+@every_call
+def test_a_folder_that_may_not_be_written_is_one_line(program: Program, things: dict[str, Path], name: str) -> None:
+    command, out = filled(name, things)
+    before = written(things["place"])
+    closed = out if out.is_dir() else out.parent
+    closed.chmod(0o555)
+    with any_user():
+        ended = program(*command)
+    assert ended.code == 1
+    last = ended.err.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert str(closed) in last
+    assert last.endswith("cannot be written: permission denied")
+    assert "Traceback" not in ended.err
+    assert written(things["place"]) == before

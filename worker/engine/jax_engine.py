@@ -47,6 +47,8 @@ class JaxEngine:
     def __init__(self, artifact: Artifact, precision: Precision = "auto", cache: Path | None = None) -> None:
         if cache is not None:
             jax.config.update("jax_compilation_cache_dir", str(cache))
+            # Of itself it keeps only what took a second or more.
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         self._gpu = jax.default_backend() == "gpu"
         chosen, reason = _choose_precision(precision, self._gpu)
         self._description = EngineDescription("jax", jax.devices()[0].device_kind, chosen, reason)

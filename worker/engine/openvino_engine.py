@@ -2,7 +2,7 @@
 
 Few reviews a call, all of about one length, and as many calls at once as OpenVINO has streams: on a CPU there is no
 launch to amortise, and several small products keep the cores fuller than one large one. Lengths are rounded up, so that
-the shapes of all calls are a small closed set: nothing is compiled any more once each has been there.
+the shapes of all calls are a small closed set, and all are compiled before the first review.
 """
 
 import time
@@ -35,20 +35,16 @@ STEP = 16
 """Lengths are rounded up to a multiple. Exact lengths are no quicker, since kernels work in blocks of 16, and a new one
 costs some 8 ms to compile in each stream, of which IMDB reviews would need almost 500."""
 
+STEP_AGAIN = 32
+"""The same of the second, float32 graph: it has few rows to score, and so half as many shapes to compile."""
+
 CALL_TOKENS = 256
 """Short rows go together up to so many tokens, padding included: then the time to fetch the weights, some 4 ms for a
 call of one token, is shared. Longer calls gain nothing more."""
 
-WARM = 4
-"""Each so many-th shape is run before the first review, the largest among them. The rest are compiled as they come, in
-some 8 ms each; all of them at once would be more than half of the time until a worker is ready."""
-
-WARM_AGAIN = 16
-"""The same of the second, float32 graph, which has few rows to score."""
-
 DOUBT = {"bfloat16": 0.8, "int8": 0.98}
 """A row whose best label has a smaller share than this in that type is scored again in float32: a small difference of
-logits is a large one of probabilities only near a tie. Beside float32 alone, probabilities then differ by 0.017 and
+logits is a large one of probabilities only near a tie. Beside float32 alone, probabilities then differ by 0.018 and
 0.036 at most, where they would by 0.072 and 0.45; of 2,000 IMDB reviews 1.3 % and 6.1 % are in doubt (MiniLM-L6)."""
 
 Places = NDArray[np.intp]
@@ -70,10 +66,10 @@ class OpenVinoEngine:
         graph = build_graph(artifact) if twice or chosen != "int8" else None
         if chosen == "int8":
             small, rest = _read_int8(core, artifact), "bfloat16" if fast else "float32"
-            self._first = _Streams(core, small, rest, artifact, cache)
+            self._first = _Streams(core, small, rest, artifact, cache, STEP)
         else:
-            self._first = _Streams(core, graph, chosen, artifact, cache)
-        self._again = _Streams(core, graph, "float32", artifact, cache) if twice else None
+            self._first = _Streams(core, graph, chosen, artifact, cache, STEP)
+        self._again = _Streams(core, graph, "float32", artifact, cache, STEP_AGAIN) if twice else None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
 
     @property
@@ -86,7 +82,7 @@ class OpenVinoEngine:
         return host_memory()
 
     def warm_up(self) -> None:
-        """Run shapes from the largest to the smallest, in each stream."""
+        """Run every shape, from the largest to the smallest, in each stream."""
         self._thread.submit(self._compile).result()
 
     def submit(self, rows: Sequence[Ids]) -> Future[Scored]:
@@ -98,9 +94,9 @@ class OpenVinoEngine:
         self._thread.shutdown()
 
     def _compile(self) -> None:
-        self._first.compile_each(WARM)
+        self._first.compile_all()
         if self._again:
-            self._again.compile_each(WARM_AGAIN)
+            self._again.compile_all()
 
     def _score(self, rows: Sequence[Ids]) -> Scored:
         start = time.perf_counter()
@@ -113,28 +109,31 @@ class OpenVinoEngine:
 
 
 class _Streams:
-    """A compiled graph, and as many calls of it at once as OpenVINO has streams.
+    """A compiled graph, and as many calls of it at once as OpenVINO has streams, each as wide as a multiple of a step.
 
     The first call of each shape runs alone. Where two streams of OpenVINO 2026.4.1 met a new shape at the same moment,
     one of them could keep wrong numbers for it for as long as the process lived: in 9 of 100 processes, in float32, and
     in none of 100 where one call had gone ahead.
     """
 
-    def __init__(self, core: Any, graph: Any, precision: str, artifact: Artifact, cache: Path | None) -> None:
+    def __init__(
+        self, core: Any, graph: Any, precision: str, artifact: Artifact, cache: Path | None, step: int
+    ) -> None:
         options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": HINTS[precision]}
         if cache is not None:
             options["CACHE_DIR"] = str(cache)
         self._longest = artifact.manifest.cut.head + artifact.manifest.cut.tail
+        self._step = step
         self._labels = len(artifact.manifest.labels)
         self._queue = openvino.AsyncInferQueue(core.compile_model(graph, DEVICE, options))
         self._queue.set_callback(self._take)
         self._logits = np.empty((0, self._labels), dtype=np.float32)
         self._met: set[tuple[int, int]] = set()
 
-    def compile_each(self, every: int) -> None:
-        """Run each so many-th shape, the largest first."""
+    def compile_all(self) -> None:
+        """Run every shape, the largest first."""
         one = np.ones(1, dtype=np.int32)
-        shapes = sorted(all_shapes(self._longest), key=lambda shape: -shape[0] * shape[1])[::every]
+        shapes = sorted(all_shapes(self._longest, self._step), key=lambda shape: -shape[0] * shape[1])
         self._logits = np.empty((max(height for height, _ in shapes), self._labels), dtype=np.float32)
         for height, width in shapes:
             # One that goes ahead, then every request at once, so that each stream has one.
@@ -147,7 +146,7 @@ class _Streams:
         device_tokens = 0
         logits = self._logits = np.empty((len(rows), self._labels), dtype=np.float32)
         try:
-            for width, members in plan_calls([len(row) for row in rows], self._longest):
+            for width, members in plan_calls([len(row) for row in rows], self._longest, self._step):
                 self._start([rows[index] for index in members], width, members)
                 device_tokens += len(members) * width
             self._queue.wait_all()
@@ -186,24 +185,25 @@ def in_doubt(logits: Logits, sure: float) -> Places:
     return np.flatnonzero(1 / powers.sum(axis=-1) < sure)
 
 
-def width_of(length: int, longest: int) -> int:
+def width_of(length: int, longest: int, step: int) -> int:
     """Columns of a call that holds a row of this length."""
-    return min(-(-length // STEP) * STEP, longest)
+    return min(-(-length // step) * step, longest)
 
 
-def plan_calls(lengths: Sequence[int], longest: int) -> Iterator[tuple[int, list[int]]]:
+def plan_calls(lengths: Sequence[int], longest: int, step: int) -> Iterator[tuple[int, list[int]]]:
     """Which rows go into one call, the widest calls first.
 
     Args:
         lengths: tokens of each row.
         longest: the most that a row can have.
+        step: widths are multiples of it, but for the longest.
 
     Yields:
         Columns of a call, and the indices of its rows; each index once.
     """
     by_width = defaultdict(list)
     for index, length in enumerate(lengths):
-        by_width[width_of(length, longest)].append(index)
+        by_width[width_of(length, longest, step)].append(index)
     for width in sorted(by_width, reverse=True):
         waiting = by_width[width]
         for height in heights_of(width):
@@ -217,9 +217,9 @@ def heights_of(width: int) -> list[int]:
     return [1 << power for power in reversed(range(max(1, CALL_TOKENS // width).bit_length()))]
 
 
-def all_shapes(longest: int) -> list[tuple[int, int]]:
+def all_shapes(longest: int, step: int) -> list[tuple[int, int]]:
     """Every (rows, columns) that a call can have."""
-    widths = {width_of(length, longest) for length in range(1, longest + 1)}
+    widths = {width_of(length, longest, step) for length in range(1, longest + 1)}
     return [(height, width) for width in widths for height in heights_of(width)]
 
 

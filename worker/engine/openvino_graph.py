@@ -105,12 +105,12 @@ class _Builder:
         """Attention and feed-forward. Behind the last attention only the [CLS] row matters: with `first_only` the
         queries, and all that follows them, are computed for it alone."""
         asking = op.slice(x, _integers(0), _integers(1), _integers(1), _integers(1)) if first_only else x
+        # Attention's scale is part of the query's weights: one pass less over all queries.
         q, k, v = (
-            self._by_head(self._dense(source, f"{at}.attention.self.{name}", self._width, name))
-            for source, name in ((asking, "query"), (x, "key"), (x, "value"))
+            self._by_head(self._dense(source, f"{at}.attention.self.{name}", self._width, name, times))
+            for source, name, times in ((asking, "query", self._head_width**-0.5), (x, "key", 1), (x, "value", 1))
         )
-        scaled = op.multiply(q, op.constant(np.float32(self._head_width**-0.5)))
-        scores = op.matmul(scaled, k, transpose_a=False, transpose_b=True, name=f"{at}/scores")
+        scores = op.matmul(q, k, transpose_a=False, transpose_b=True, name=f"{at}/scores")
         weights = op.softmax(op.add(scores, bias), -1)
         mixed = op.matmul(weights, v, transpose_a=False, transpose_b=False, name=f"{at}/mixed")
         rows = op.reshape(op.transpose(mixed, _integers(0, 2, 1, 3)), _integers(0, 0, self._width), special_zero=True)
@@ -120,10 +120,11 @@ class _Builder:
         outer = self._dense(self._activated(inner), f"{at}.output.dense", self._width, "outer")
         return self._norm(op.add(outer, x), f"{at}.output.LayerNorm")
 
-    def _dense(self, x: Any, name: str, columns: int, part: str) -> Any:
+    def _dense(self, x: Any, name: str, columns: int, part: str, times: float = 1) -> Any:
+        """Weights and offset are multiplied by `times`."""
         rows = self._config.intermediate_size if part == "outer" else self._width
-        kernel = op.constant(self._weights.take(f"{name}.weight", columns, rows))
-        offset = op.constant(self._weights.take(f"{name}.bias", columns))
+        kernel = op.constant(times * self._weights.take(f"{name}.weight", columns, rows))
+        offset = op.constant(times * self._weights.take(f"{name}.bias", columns))
         product = op.matmul(x, kernel, transpose_a=False, transpose_b=True, name=f"{name}/{part}")
         return op.add(product, offset)
 

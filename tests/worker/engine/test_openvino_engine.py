@@ -20,6 +20,8 @@ from worker.bert_config import Activation  # noqa: E402
 from worker.engine import Engine, open_engine, openvino_engine  # noqa: E402
 from worker.engine.openvino_engine import (  # noqa: E402
     CALL_TOKENS,
+    STEP,
+    STEP_AGAIN,
     OpenVinoEngine,
     all_shapes,
     in_doubt,
@@ -129,7 +131,7 @@ def test_logits_come_in_the_order_of_the_rows_whatever_their_lengths(engine: Eng
     together = engine.submit(rows).result()
     alone = np.concatenate([engine.submit([row]).result().logits for row in rows])
     assert np.abs(together.logits - alone).max() < TOLERANCE
-    assert together.device_tokens == sum(width_of(len(row), LONGEST) for row in rows)
+    assert together.device_tokens == sum(width_of(len(row), LONGEST, STEP) for row in rows)
 
 
 def test_an_empty_batch_is_no_work(engine: Engine) -> None:
@@ -170,11 +172,11 @@ def test_weights_that_lack_a_layer_are_refused(artifact: Artifact) -> None:
 # --- how rows are put into calls ---
 
 
-@given(st.lists(st.integers(1, 100), max_size=80))
-def test_every_row_is_in_one_call_of_a_shape_that_was_compiled(lengths: list[int]) -> None:
-    calls = list(plan_calls(lengths, 100))
+@given(st.lists(st.integers(1, 100), max_size=80), st.sampled_from([STEP, STEP_AGAIN]))
+def test_every_row_is_in_one_call_of_a_shape_that_was_compiled(lengths: list[int], step: int) -> None:
+    calls = list(plan_calls(lengths, 100, step))
     assert sorted(index for _, members in calls for index in members) == list(range(len(lengths)))
-    shapes = set(all_shapes(100))
+    shapes = set(all_shapes(100, step))
     for width, members in calls:
         assert (len(members), width) in shapes
         assert max(lengths[index] for index in members) <= width
@@ -182,7 +184,7 @@ def test_every_row_is_in_one_call_of_a_shape_that_was_compiled(lengths: list[int
 
 
 def test_short_rows_share_a_call_and_long_ones_do_not() -> None:
-    assert [(width, len(members)) for width, members in plan_calls([30] * 11 + [500] * 2, 512)] == [
+    assert [(width, len(members)) for width, members in plan_calls([30] * 11 + [500] * 2, 512, STEP)] == [
         (512, 1),
         (512, 1),
         (32, CALL_TOKENS // 32),
@@ -213,13 +215,14 @@ class Watched:
         self._under_way.clear()
 
 
-def test_the_first_call_of_each_shape_runs_alone(artifact: Artifact) -> None:
+@pytest.mark.parametrize("warm", [True, False])
+def test_the_first_call_of_each_shape_runs_alone(artifact: Artifact, *, warm: bool) -> None:
     """Two streams that meet a new shape at once may keep wrong numbers."""
     made = cast("Any", OpenVinoEngine(artifact, "float32"))
     try:
         watched = made._first._queue = Watched(made._first._queue)
-        made._first.compile_each(3)
-        compiled = {shape for shape, _ in watched.beside}
+        if warm:
+            made.warm_up()
         rows = [np.ones(length, dtype=np.int32) for length in [*range(1, 40), *range(1, 40)]]
         for _ in range(2):
             made.submit(rows).result()
@@ -232,13 +235,29 @@ def test_the_first_call_of_each_shape_runs_alone(artifact: Artifact) -> None:
         alone = shape not in met
         assert not (alone and beside), "this one is"
         met.add(shape)
-    assert met > compiled, "some are met with the reviews"
     assert any(beside for _, beside in watched.beside), "the others run beside each other"
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_warm_engine_meets_no_new_shape(artifact: Artifact, precision: Any) -> None:
+    """In the second graph neither: nothing is compiled while reviews wait."""
+    made = cast("Any", OpenVinoEngine(artifact, precision))
+    streams = [its for its in (made._first, made._again) if its]
+    assert len(streams) == (1 if precision == "float32" else 2)
+    try:
+        made.warm_up()
+        compiled = [set(its._met) for its in streams]
+        for many in range(1, 20):
+            for its in streams:
+                its.score([np.ones(length, dtype=np.int32) for length in range(1, LONGEST + 1) for _ in range(many)])
+    finally:
+        made.close()
+    assert [its._met for its in streams] == compiled
+
+
 def test_no_call_is_wider_than_the_network_has_positions() -> None:
-    assert width_of(39, 40) == 40
-    assert max(width for _, width in all_shapes(40)) == 40
+    assert width_of(39, 40, STEP) == 40
+    assert max(width for _, width in all_shapes(40, STEP)) == 40
 
 
 # --- precision ---
