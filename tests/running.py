@@ -17,6 +17,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError
 
@@ -25,6 +26,7 @@ BROKER = ROOT / "deploy" / "kafka" / "broker"
 HOST = "127.0.0.1"
 READY_SECONDS = 90
 COORDINATOR_SECONDS = 20
+CONFIGURED_SECONDS = 30
 
 
 def free_ports(count: int) -> list[int]:
@@ -127,6 +129,24 @@ class Stage:
                 },
                 wait_for_metadata=True,
             )
+        finally:
+            admin.close()
+
+    def configure(self, topic: str, **values: int) -> None:
+        """Change a topic; `_` stands for the points in the names. A change is in force where the broker lists it: it
+        takes up one change after the other, and a topic that was just made is the one before."""
+        wanted = {name.replace("_", "."): str(value) for name, value in values.items()}
+        resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+        admin = KafkaAdminClient(bootstrap_servers=self.address)
+        try:
+            admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, wanted)])
+            deadline = time.monotonic() + CONFIGURED_SECONDS
+            while True:
+                found = admin.describe_configs([resource], config_filter="all")["topic"][topic]
+                if all(found[name]["value"] == value for name, value in wanted.items()):
+                    return
+                assert time.monotonic() < deadline, f"{topic} did not get {wanted}"
+                time.sleep(0.05)
         finally:
             admin.close()
 

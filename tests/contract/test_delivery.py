@@ -5,8 +5,7 @@ import os
 import time
 
 import pytest
-from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
-from kafka.admin import ConfigResource, ConfigResourceType
+from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 
 from contract.pieces import next_batch, opened_outbox, opened_source, visible
@@ -52,15 +51,6 @@ def deliver(outbox: Outbox, records: list[Outgoing]) -> list[KafkaError]:
     if not failures:
         outbox._producer.commit_transaction()
     return failures
-
-
-def limit(stage: Stage, size: int) -> None:
-    """The output topic takes record batches of so many bytes."""
-    admin = KafkaAdminClient(bootstrap_servers=stage.address)
-    try:
-        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, stage.output, {"max.message.bytes": str(size)})])
-    finally:
-        admin.close()
 
 
 def test_records_arrive_as_they_were_given_and_in_their_order(stage: Stage) -> None:
@@ -112,7 +102,7 @@ def test_what_is_larger_than_one_batch_becomes_several(stage: Stage) -> None:
 
 def test_a_batch_that_the_broker_finds_too_large_is_divided_until_it_is_not(stage: Stage) -> None:
     """By default a broker takes 1 MiB; a topic may have another limit. Nothing of it may be lost or come twice."""
-    limit(stage, 20_000)
+    stage.configure(stage.output, max_message_bytes=20_000)
     given = numbered(stage, 300, size=1_000)
     with opened_outbox(stage) as outbox:
         assert deliver(outbox, given) == []
@@ -126,7 +116,7 @@ def test_a_batch_that_the_broker_finds_too_large_is_divided_until_it_is_not(stag
 
 
 def test_of_a_divided_batch_the_record_at_fault_is_told(stage: Stage) -> None:
-    limit(stage, 20_000)
+    stage.configure(stage.output, max_message_bytes=20_000)
     given = numbered(stage, 100, size=1_000)
     given[40] = Outgoing(stage.output, 0, None, os.urandom(30_000), [])
     with opened_outbox(stage) as outbox:
@@ -154,7 +144,7 @@ def test_without_an_answer_in_time_a_record_has_failed(stage: Stage) -> None:
 
 def test_several_batches_of_one_partition_fail_together(stage: Stage) -> None:
     """The broker takes the second only behind the first: what is left of a transaction is never committed."""
-    limit(stage, 20_000)
+    stage.configure(stage.output, max_message_bytes=20_000)
     records = [Outgoing(stage.output, 0, None, os.urandom(BATCH_BYTES), []) for _ in range(3)]
     with opened_source(stage) as source, opened_outbox(stage) as outbox:
         batch = next_batch(source)

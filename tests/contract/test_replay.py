@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import ACLOperation, ConfigResource, ConfigResourceType, ResourceType
+from kafka.admin import ACLOperation, ResourceType
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import (
     CoordinatorLoadInProgressError,
@@ -633,9 +633,7 @@ def test_after_an_error_the_next_replay_goes_on(stage: Stage, monkeypatch: pytes
 def test_a_record_that_the_input_does_not_take_leaves_no_transaction_open(stage: Stage) -> None:
     """An open one would keep the workers from reading on for as long as the broker lets it be."""
     bury(stage, [letter(stage, 0), letter(stage, 1, value=os.urandom(3_000)), letter(stage, 2)])
-    with administration(stage.address) as admin:
-        limit = {"max.message.bytes": "2000"}
-        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, stage.input, limit)])
+    stage.configure(stage.input, max_message_bytes=2_000)
     with pytest.raises(BrokerError, match=f"larger than {stage.input} takes; put back 0; raise its max.message.bytes"):
         replayed(stage)
     stage.settle(10)

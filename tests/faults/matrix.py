@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
-from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.protocol.metadata import CoordinatorType
 from kafka.structs import OffsetAndMetadata
 
@@ -499,24 +498,14 @@ def all_invalid(arena: Arena, size: Size) -> None:
 def cannot_publish(arena: Arena, size: Size) -> None:
     """The output topic takes no record of this size: the worker stops, and nothing is committed."""
     arena.publish(size.seconds)
-    _limit_output(arena, "100")
+    arena.stage.configure(arena.stage.output, max_message_bytes=100)
     worker = arena.start()
     assert worker.wait(60) == 1
     assert "an output record is larger than the broker takes" in worker.log.read_text()
     assert arena.progress() == 0
-    _limit_output(arena, "1048588")
+    arena.stage.configure(arena.stage.output, max_message_bytes=1_048_588)
     arena.healed()
     arena.start()
-
-
-def _limit_output(arena: Arena, size: str) -> None:
-    admin = KafkaAdminClient(bootstrap_servers=arena.stage.address)
-    try:
-        resource = ConfigResource(ConfigResourceType.TOPIC, arena.stage.output, {"max.message.bytes": size})
-        admin.alter_configs([resource])
-    finally:
-        admin.close()
-    time.sleep(0.5)
 
 
 STALL = 14

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from kafka import KafkaAdminClient, KafkaProducer
-from kafka.admin import ConfigResource, ConfigResourceType
+from kafka import KafkaProducer
 from kafka.consumer.fetcher import ConsumerRecord
 
-from contract.pieces import BAD_KEY, StubWorker, produce_raw, started_stubs, wait_for
+from contract.pieces import BAD_KEY, StubWorker, produce_raw, started_stubs
 from faults.oracle import Place, examine, place_of_dead_letter, place_of_prediction
 from hostile.records import CATALOGUE, GOOD, LIMIT, MARK, TEXTS, Hostile, filled, fuzzed, review
 from running import Stage, Worker
@@ -38,23 +37,6 @@ def start_stub(stage: Stage, tiny_model: Path, tmp_path: Path) -> Iterator[Start
     """Start workers without TensorFlow on the stage."""
     with started_stubs(stage, tiny_model, tmp_path) as start:
         yield start
-
-
-def configure(stage: Stage, topic: str, **values: int) -> None:
-    """Change a topic; `_` stands for the points in the names."""
-    wanted = {name.replace("_", "."): str(value) for name, value in values.items()}
-    admin = KafkaAdminClient(bootstrap_servers=stage.address)
-
-    def in_force() -> bool:
-        resource = ConfigResource(ConfigResourceType.TOPIC, topic)
-        found = admin.describe_configs([resource], config_filter="all")["topic"][topic]
-        return all(found[name]["value"] == value for name, value in wanted.items())
-
-    try:
-        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, wanted)])
-        wait_for(in_force, f"{topic} has its settings")
-    finally:
-        admin.close()
 
 
 def publish(stage: Stage, records: Sequence[tuple[str, Hostile]]) -> None:
@@ -117,7 +99,7 @@ producer, and the tokens of a million characters."""
 def test_each_hostile_record_has_its_one_answer_and_the_good_ones_are_scored(
     stage: Stage, start: StartWorker, tiny_model: Path
 ) -> None:
-    configure(stage, stage.input, max_message_bytes=ROOM, message_timestamp_after_max_ms=(1 << 63) - 1)
+    stage.configure(stage.input, max_message_bytes=ROOM, message_timestamp_after_max_ms=(1 << 63) - 1)
     hostile = [*CATALOGUE.items(), *((f"seed 1, number {n}", it) for n, it in enumerate(fuzzed(1_500, seed=1)))]
     friendly = good(len(hostile) // 9)
     mixed = [it for number, one in enumerate(friendly) for it in (one, *hostile[number :: len(friendly)])]
@@ -256,7 +238,7 @@ def test_a_dead_letter_without_room_stops_the_worker_and_is_written_once_there_i
     stage: Stage, start_stub: StartStub
 ) -> None:
     """A record of 10 MB on a topic that takes it, and dead letters that do not: skipping it would lose it."""
-    configure(stage, stage.input, max_message_bytes=ROOM)
+    stage.configure(stage.input, max_message_bytes=ROOM)
     large = random.Random(1).randbytes(10_000_000)  # noqa: S311 - bytes that no codec makes fewer
     publish(stage, [*good(2), ("large", Hostile(large, None))])
     worker = start_stub("without-room")
@@ -264,7 +246,7 @@ def test_a_dead_letter_without_room_stops_the_worker_and_is_written_once_there_i
     assert "raise max.message.bytes" in worker.log.read_text()
     assert not stage.read(stage.dead)
 
-    configure(stage, stage.dead, max_message_bytes=ROOM)
+    stage.configure(stage.dead, max_message_bytes=ROOM)
     publish(stage, good(2))
     again = start_stub("with-room")
     stage.wait_until_drained(60)
