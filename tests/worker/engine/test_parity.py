@@ -14,6 +14,7 @@ from bench.parity import (
     read_reviews,
     reference_artifact,
 )
+from worker.engine.keras_engine import has_fast_bfloat16
 
 
 @pytest.mark.usefixtures("shared")
@@ -22,6 +23,8 @@ def test_bfloat16_keeps_labels_and_probabilities(tmp_path: Path) -> None:
     found = dict(compare(reference_artifact(tmp_path), ["bfloat16"], texts, positive))
     parity = found["bfloat16"]
     assert parity.same >= SAME_LABEL
-    assert 0 < parity.mean <= MEAN_DIFFERENCE
+    # A CPU without bfloat16 computes the same in float32.
+    assert parity.mean <= MEAN_DIFFERENCE
+    assert (parity.mean > 0) == has_fast_bfloat16()
     assert parity.largest <= LARGEST_DIFFERENCE
     assert found["float32"].accuracy >= 0.75
