@@ -16,6 +16,7 @@ from trainer.adapt_settings import ADAPT, AdaptSettings, read_adaptation
 from trainer.disk import check_room, check_writable
 from trainer.estimate import Pace, Speed, measure
 from trainer.folders import refuse_existing, writing
+from trainer.memory import memory_line
 from trainer.progress import Reporter, duration
 from trainer.resume import Earlier, earlier_run
 from trainer.run import Before, History
@@ -65,10 +66,9 @@ def adapt(
         return earlier.history
     network, fresh = build_masked(job)
     check_room(out, disk_bytes(network, copies=1 if earlier else 2))
-    with memory_sufficing(
-        f"batches of {settings.batch_size} x {settings.length} tokens", "lower --batch-size or --length"
-    ):
+    with memory_sufficing(f"batches of {settings.batch_size} x {settings.length} tokens", job.smaller):
         _describe(job, network, fresh, reporter)
+        reporter.fact("memory", memory_line(job, network))
         before = _before(job, network, earlier, reporter)
         job, speed = _measured(job, network, reporter)
         pace = Pace(job, speed)

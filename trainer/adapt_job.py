@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from trainer.adapt_data import Masking, Rows, masked_batches, masking_of, read_rows
+from trainer.adapt_data import SHARE, Masking, Rows, masked_batches, masking_of, read_rows
 from trainer.adapt_network import MaskedBert, load_masked, save_masked
 from trainer.adapt_settings import (
     ADAPT,
@@ -39,6 +39,9 @@ HELD_OUT, MOST_HELD_OUT = 0.05, 200
 
 HELD = 0
 """Stands for the epoch where held-out rows are masked, the same every time; training epochs count from 1 there."""
+
+HEAD_NUMBERS = 4
+"""What a step keeps of each masked token's guess for each word of the vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class AdaptJob:
     patience = None
     marker = ADAPT
     unit = "rows"
+    smaller = "lower --batch-size or --length"
 
     @property
     def data_digest(self) -> str:
@@ -91,6 +95,10 @@ class AdaptJob:
     def padding(self) -> float:
         """The share of the computed training tokens that is padding."""
         return padding_share(self.plans, self.training.lengths, self.buckets)
+
+    def head_numbers(self, tokens: int) -> int:
+        """See `trainer.work`: a number for each word of the vocabulary and each masked token."""
+        return round(HEAD_NUMBERS * SHARE * tokens) * self.shape.vocab_size
 
     def begin(self, folder: Path) -> None:
         """Write the settings, and all of the checkpoint but its weights."""

@@ -43,6 +43,11 @@ class AdaptSettings(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     @property
+    def devices(self) -> int:
+        """It runs on one."""
+        return 1
+
+    @property
     def optimizer(self) -> TrainSettings:
         """What the optimizer is made by."""
         return TrainSettings(base=self.base)

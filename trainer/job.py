@@ -92,6 +92,15 @@ class Job:
         return "reviews"
 
     @property
+    def smaller(self) -> str:
+        """See `trainer.work`."""
+        return "lower --batch-size or --max-tokens (--accumulate keeps the step as it is)"
+
+    def head_numbers(self, _: int) -> int:
+        """See `trainer.work`: a few for each row."""
+        return 0
+
+    @property
     def data_digest(self) -> str:
         """Of the training and the validation reviews."""
         return self.info.data_digest

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from trainer.job import Job
 from trainer.progress import size
+from trainer.work import Work
 
 WIDE, INNER, PAIRS = 22, 4, 2
 """What a training step keeps for each token of each layer until its gradients are computed: so many numbers a column,
@@ -16,14 +16,15 @@ a column of the feed-forward part, and a pair of tokens of a head. Fitted to the
 float32: 958 MB for 16 reviews of 128 tokens, 1,425 MB for 4 of 512, the gradients (91 MB) included."""
 
 
-def step_bytes(job: Job) -> int:
+def step_bytes(job: Work) -> int:
     """What the widest batch's activations take on one device."""
     config, settings = job.checkpoint.config, job.settings
     width = max(job.buckets.width(job.training.lengths[rows]) for rows in job.plans[0])
     rows = -(-settings.batch_size // settings.devices)
+    head = job.head_numbers(rows * width)
     columns = WIDE * config.hidden_size + INNER * config.intermediate_size + PAIRS * config.num_attention_heads * width
     number = 4 if settings.precision == "float32" else 3
-    return rows * width * config.num_hidden_layers * columns * number
+    return (rows * width * config.num_hidden_layers * columns + head) * number
 
 
 def held_bytes(variables: Iterable[Any]) -> int:
@@ -31,7 +32,7 @@ def held_bytes(variables: Iterable[Any]) -> int:
     return sum(math.prod(variable.shape) * np.dtype(str(variable.dtype)).itemsize for variable in variables)
 
 
-def memory_line(job: Job, network: Any) -> str:
+def memory_line(job: Work, network: Any) -> str:
     """What the run will take on each device, and, where that is the machine's own memory, what of it is free."""
     weights, kept = 4 * network.count_params(), held_bytes(network.optimizer.variables)
     step = step_bytes(job)
@@ -45,10 +46,7 @@ def memory_line(job: Job, network: Any) -> str:
     needed = device * job.settings.devices
     if needed <= free:
         return f"{line}; {size(free)} are free"
-    return (
-        f"WARNING: {line}; only {size(free)} are free: the run will not fit, lower --batch-size or --max-tokens "
-        "(--accumulate keeps the step as it is)"
-    )
+    return f"WARNING: {line}; only {size(free)} are free: the run will not fit, {job.smaller}"
 
 
 def free_memory() -> int | None:

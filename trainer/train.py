@@ -89,7 +89,7 @@ def train(
     longest = job.buckets.longest
     with memory_sufficing(
         f"batches of {settings.batch_size} x {longest} tokens",
-        "lower --batch-size or --max-tokens (--accumulate keeps the step as it is)",
+        job.smaller,
     ):
         with reporter.working("compiling the training step and timing it"):
             speed = measure(

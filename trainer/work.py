@@ -81,6 +81,13 @@ class Work(Protocol):
     def padding(self) -> float:
         """The share of the computed training tokens that is padding."""
 
+    @property
+    def smaller(self) -> str:
+        """What to do where a step does not fit into the memory."""
+
+    def head_numbers(self, tokens: int) -> int:
+        """Numbers that a step keeps behind the layers for so many tokens, where they are worth counting."""
+
     def begin(self, folder: Path) -> None:
         """Write what is known before the first step into a new folder."""
 

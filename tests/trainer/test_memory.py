@@ -18,13 +18,15 @@ from worker.bert_config import BertConfig
 CONFIG = BertConfig(vocab_size=20, hidden_size=64, num_hidden_layers=4, num_attention_heads=2, intermediate_size=256)
 
 
-def job_of(kind: str = "cpu", **settings: Any) -> Job:
+def job_of(kind: str = "cpu", head: int = 0, **settings: Any) -> Job:
     job = SimpleNamespace(
         checkpoint=SimpleNamespace(config=CONFIG),
         settings=TrainSettings(base="b", **{"precision": "float32", "batch_size": 8} | settings),
         training=SimpleNamespace(lengths=np.array([10, 100])),
         plans=[[np.array([0]), np.array([1])]],
         buckets=Buckets((10, 50, 100)),
+        head_numbers=lambda tokens: head * tokens,
+        smaller="lower --batch-size",
         device=Device(kind, "somewhere", bfloat16=False),  # type: ignore[arg-type]
     )
     return cast(Job, job)
@@ -43,6 +45,7 @@ def test_a_step_grows_with_rows_and_faster_than_with_width() -> None:
     assert step_bytes(job_of(batch_size=16)) == 2 * one
     assert step_bytes(job_of(batch_size=16, devices=2)) == one
     assert step_bytes(job_of(precision="mixed_bfloat16")) < one
+    assert step_bytes(job_of(batch_size=8, head=3)) == one + 8 * 100 * 3 * 4
     narrow = job_of()
     narrow.training.lengths[1] = 50
     assert step_bytes(narrow) < one / 2
