@@ -87,10 +87,7 @@ def train(
     reporter.fact("memory", memory_line(job, network))
     check_room(out, disk_bytes(network, copies=1 if earlier else 2))
     longest = job.buckets.longest
-    with memory_sufficing(
-        f"batches of {settings.batch_size} x {longest} tokens",
-        job.smaller,
-    ):
+    with memory_sufficing(f"batches of {settings.batch_size} x {longest} tokens", job.smaller):
         with reporter.working("compiling the training step and timing it"):
             speed = measure(
                 network, lambda plan: job.training_batches(network, plan), job.training, job.plans[0], job.buckets

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from schemas import Cut
 from worker.bert_config import BertConfig, parse_config
+from worker.engine.keras_engine import has_fast_bfloat16
 from worker.network import Bert, activation
 from worker.tokens import ReviewTokenizer, pad
 from worker.weights import load_weights
@@ -122,7 +123,8 @@ def test_a_short_type_stays_close_and_answers_in_float32(tiny: Bert, tiny_folder
     short = logits_of(loaded(tiny_folder, precision), rows)
     assert short.dtype == np.float32
     difference = np.abs(short - logits_of(tiny, rows)).max()
-    assert 0 < difference < 0.15, "0.11 was seen on a CPU without bfloat16, which rounds elsewhere"
+    # A CPU without bfloat16 rounds elsewhere: 0.11 was seen.
+    assert 0 < difference < (0.1 if has_fast_bfloat16() else 0.15)
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
