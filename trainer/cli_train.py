@@ -168,6 +168,7 @@ def train(
     review-trainer train data/fifth --base bert-base-cased --out runs/notebook --optimizer adam --batch-size 8
     ```
     """
+    from trainer.allocation import limit_memory
     from trainer.board import require_tensorboard
     from trainer.progress import Reporter, duration
     from trainer.settings import parse_class_weights, parse_cleaning, settings_from
@@ -203,6 +204,7 @@ def train(
     if tensorboard:
         require_tensorboard()
     reporter = Reporter()
+    limit_memory()
     import_tensorflow()
     from trainer.interrupt import InterruptedRun
     from trainer.train import Conduct
@@ -314,6 +316,7 @@ def adapt(
     ```
     """
     from trainer.adapt_settings import adapt_settings_from
+    from trainer.allocation import limit_memory
     from trainer.progress import Reporter, duration
     from trainer.settings import parse_cleaning
     from worker.errors import UsageError
@@ -336,6 +339,7 @@ def adapt(
         seed=seed,
     )
     reporter = Reporter()
+    limit_memory()
     import_tensorflow()
     from trainer.adapt import adapt as read
     from trainer.adapt import guessing
