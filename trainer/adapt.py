@@ -83,7 +83,7 @@ def adapt(
 def _measured(job: AdaptJob, network: MaskedBert, reporter: Reporter) -> tuple[AdaptJob, Speed]:
     """What a step takes; and where the job has minutes and no steps yet, the job with as many as fit."""
     with reporter.working("compiling the training step and timing it"):
-        speed = measure(network, job.training_batches, job.training, job.plans[0], job.buckets)
+        speed = measure(network, job.training_batches, job.training.lengths, job.plans[0], job.buckets)
     if job.settings.minutes is not None and job.settings.steps is None:
         job = job.within(60 * job.settings.minutes, speed)
         compile_masked(network, job)  # the rate's way depends on the number of steps

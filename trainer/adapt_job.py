@@ -22,7 +22,7 @@ from trainer.adapt_settings import (
 from trainer.checkpoint import Checkpoint, open_checkpoint, stage_weights, write_shape
 from trainer.cuts import EVERYTHING
 from trainer.data import Refusal, TextFile, read_texts
-from trainer.dataset import Buckets, Plan, fine_buckets, padding_share, reading_plan, training_plan
+from trainer.dataset import Buckets, Lengths, Plan, fine_buckets, padding_share, reading_plan, training_plan
 from trainer.device import Device, choose_precision, find_device
 from trainer.errors import DataError
 from trainer.estimate import Speed
@@ -94,7 +94,12 @@ class AdaptJob:
     @property
     def padding(self) -> float:
         """The share of the computed training tokens that is padding."""
-        return padding_share(self.plans, self.training.lengths, self.buckets)
+        return padding_share(self.plans, self.lengths, self.buckets)
+
+    @property
+    def lengths(self) -> list[Lengths]:
+        """See `trainer.work`: every epoch reads the same."""
+        return [self.training.lengths] * len(self.plans)
 
     def head_numbers(self, tokens: int) -> int:
         """See `trainer.work`: a number for each word of the vocabulary and each masked token."""
@@ -139,9 +144,9 @@ class AdaptJob:
 
     def within(self, seconds: float, speed: Speed) -> "AdaptJob":
         """The same with as many steps as should take so long, the two validations included; one at least."""
-        left = seconds - 2 * speed.validation(self.validation_plan, self.validation, self.buckets)
+        left = seconds - 2 * speed.validation(self.validation_plan, self.validation.lengths, self.buckets)
         (plan,) = self.plans
-        ends = list(accumulate(speed.training(plan, self.training, self.buckets)))
+        ends = list(accumulate(speed.training(plan, self.training.lengths, self.buckets)))
         whole, rest = divmod(max(left, 0.0), ends[-1])
         steps = int(whole) * len(plan) + sum(end <= rest for end in ends)
         return self.of_steps(max(steps, 1))

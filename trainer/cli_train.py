@@ -99,6 +99,16 @@ def train(
             rich_help_panel=READING,
         ),
     ] = None,
+    first_tokens: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,...",
+            help="Tokens read of a review in the first epochs, a number for each, such as `128` or `128,256`: these "
+            "take a fraction of the time.",
+            show_default="as many as in the others",
+            rich_help_panel=READING,
+        ),
+    ] = None,
     cut: Annotated[
         CutName,
         typer.Option(
@@ -171,7 +181,7 @@ def train(
     from trainer.allocation import limit_memory
     from trainer.board import require_tensorboard
     from trainer.progress import Reporter, duration
-    from trainer.settings import parse_class_weights, parse_cleaning, settings_from
+    from trainer.settings import parse_class_weights, parse_cleaning, parse_first_tokens, settings_from
     from worker.errors import UsageError
     from worker.quiet import import_tensorflow
 
@@ -192,6 +202,7 @@ def train(
         average=average,
         seed=seed,
         max_tokens=max_tokens,
+        first_tokens=parse_first_tokens(first_tokens),
         cut=cut,
         cleaning=parse_cleaning(cleaning),
         precision=precision,

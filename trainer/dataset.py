@@ -10,13 +10,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from schemas import Cut
 from trainer.data import LabelledReview, given_ratings
 from worker.tokens import ReviewTokenizer
 
@@ -80,6 +81,30 @@ def tokenize(
     )
 
 
+def shortened(examples: Examples, cut: Cut) -> Examples:
+    """The same reviews as a shorter cut reads them.
+
+    A row's ends are the review's own whatever it was cut to before, so that nothing is tokenized again.
+
+    Args:
+        examples: read by a cut whose head and tail are at least as long.
+        cut: what is left of a row.
+    """
+    if examples.lengths.max() <= cut.head + cut.tail:
+        return examples
+    starts = np.cumsum(examples.lengths) - examples.lengths
+    longer = examples.lengths > cut.head + cut.tail
+    place = np.arange(len(examples.ids)) - np.repeat(starts, examples.lengths)
+    left = np.repeat(examples.lengths, examples.lengths) - place
+    kept = (place < cut.head) | (left <= cut.tail) | ~np.repeat(longer, examples.lengths)
+    return replace(
+        examples,
+        ids=examples.ids[kept],
+        lengths=np.where(longer, cut.head + cut.tail, examples.lengths),
+        truncated=int(longer.sum()),
+    )
+
+
 @dataclass(frozen=True)
 class Buckets:
     """The closed set of lengths that batches are padded to.
@@ -140,11 +165,17 @@ def reading_plan(lengths: Lengths, batch: int) -> Plan:
     return [order[at : at + batch] for at in range(0, len(order), batch)]
 
 
-def padding_share(plans: Sequence[Plan], lengths: Lengths, buckets: Buckets) -> float:
-    """The share of all computed tokens that is padding, from 0 to 1."""
-    computed = sum(len(rows) * buckets.width(lengths[rows]) for plan in plans for rows in plan)
-    real = sum(int(lengths[rows].sum()) for plan in plans for rows in plan)
-    return 1 - real / computed
+def padding_share(plans: Sequence[Plan], lengths: Sequence[Lengths], buckets: Buckets) -> float:
+    """The share of all computed tokens that is padding, from 0 to 1.
+
+    Args:
+        plans: one an epoch.
+        lengths: tokens of each row, for each epoch.
+        buckets: that batches are padded to.
+    """
+    batches = [own[rows] for plan, own in zip(plans, lengths, strict=True) for rows in plan]
+    computed = sum(len(rows) * buckets.width(rows) for rows in batches)
+    return 1 - sum(int(rows.sum()) for rows in batches) / computed
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.dataset import Buckets, Plan
-from trainer.work import Sized, Work
+from trainer.dataset import Buckets, Lengths, Plan
+from trainer.work import Work
 
 Feed = Callable[[Plan], Iterator[Any]]
 """A plan's training batches, as the network's step functions take them."""
@@ -45,13 +45,13 @@ class Speed:
             full = float(np.interp(width, self.widths, self.seconds))
         return full * rows / self.batch
 
-    def training(self, plan: Plan, examples: Sized, buckets: Buckets) -> list[float]:
+    def training(self, plan: Plan, lengths: Lengths, buckets: Buckets) -> list[float]:
         """Seconds of each step of a plan."""
-        return [self.step(len(rows), buckets.width(examples.lengths[rows])) for rows in plan]
+        return [self.step(len(rows), buckets.width(lengths[rows])) for rows in plan]
 
-    def validation(self, plan: Plan, examples: Sized, buckets: Buckets) -> float:
+    def validation(self, plan: Plan, lengths: Lengths, buckets: Buckets) -> float:
         """Seconds of a validation pass."""
-        return self.forward_share * sum(self.training(plan, examples, buckets))
+        return self.forward_share * sum(self.training(plan, lengths, buckets))
 
 
 class Pace:
@@ -64,8 +64,11 @@ class Pace:
     """
 
     def __init__(self, job: Work, speed: Speed) -> None:
-        self.steps = [list(accumulate(speed.training(plan, job.training, job.buckets))) for plan in job.plans]
-        self.validation = speed.validation(job.validation_plan, job.validation, job.buckets)
+        self.steps = [
+            list(accumulate(speed.training(plan, lengths, job.buckets)))
+            for plan, lengths in zip(job.plans, job.lengths, strict=True)
+        ]
+        self.validation = speed.validation(job.validation_plan, job.validation.lengths, job.buckets)
         self.total = sum(steps[-1] + self.validation for steps in self.steps)
 
     def done(self, epoch: int, step: int) -> float:
@@ -74,7 +77,7 @@ class Pace:
         return before + (self.steps[epoch][step - 1] if step else 0.0)
 
 
-def measure(network: Any, feed: Feed, examples: Sized, plan: Plan, buckets: Buckets) -> Speed:
+def measure(network: Any, feed: Feed, lengths: Lengths, plan: Plan, buckets: Buckets) -> Speed:
     """Time real training steps on planned batches: the narrowest, the median, the widest; then put everything back.
 
     The widest comes first: it shows at once whether the memory suffices.
@@ -82,7 +85,7 @@ def measure(network: Any, feed: Feed, examples: Sized, plan: Plan, buckets: Buck
     Args:
         network: compiled, its optimizer built; unchanged afterwards, random state included.
         feed: gives the batches of a plan.
-        examples: to train on.
+        lengths: tokens of each row, (rows,).
         plan: an epoch's.
         buckets: of the run.
     """
@@ -91,7 +94,7 @@ def measure(network: Any, feed: Feed, examples: Sized, plan: Plan, buckets: Buck
     network.make_train_function()
     network.make_test_function()
     full = max(len(rows) for rows in plan)
-    by_width = {buckets.width(examples.lengths[rows]): rows for rows in plan if len(rows) == full}
+    by_width = {buckets.width(lengths[rows]): rows for rows in plan if len(rows) == full}
     widths = sorted(by_width)
     chosen = sorted({widths[0], widths[len(widths) // 2], widths[-1]}, reverse=True)
     seconds = {width: _seconds(network.train_function, feed, by_width[width]) for width in chosen}

@@ -15,12 +15,14 @@ from trainer.checkpoint import Checkpoint, open_checkpoint, stage_weights, with_
 from trainer.dataset import (
     Buckets,
     Examples,
+    Lengths,
     Plan,
     Targets,
     batches,
     fine_buckets,
     padding_share,
     reading_plan,
+    shortened,
     tokenize,
     training_plan,
     wide_buckets,
@@ -52,6 +54,7 @@ class Job:
         reason: why this precision.
         ratings: the numbers that labels stand for; None where they are classes.
         class_weights: what an error on each label counts; None where all count alike.
+        training: what each epoch reads of the reviews to train on.
         plans: training batches, one plan an epoch.
         validation_plan: the same batches every time.
     """
@@ -64,7 +67,7 @@ class Job:
     reason: str
     cut: Cut
     buckets: Buckets
-    training: Examples
+    training: list[Examples]
     validation: Examples
     plans: list[Plan]
     validation_plan: Plan
@@ -121,13 +124,14 @@ class Job:
 
     def batches_from(self, network: Any, epoch: int, step: int) -> Iterator[Any]:
         """What the network's training step takes, from a step of an epoch on; both count from 0."""
-        return self.training_batches(network, self.plans[epoch][step:])
+        return self.training_batches(network, self.plans[epoch][step:], epoch)
 
-    def training_batches(self, network: Any, plan: Plan) -> Iterator[Any]:
-        """What the network's training step takes."""
+    def training_batches(self, network: Any, plan: Plan, epoch: int = -1) -> Iterator[Any]:
+        """What the network's training step takes of a plan, as an epoch reads it: the last one where none is named."""
+        examples = self.training[epoch]
         weights = None if self.class_weights is None else np.array(self.class_weights, dtype=np.float32)
-        targets = Targets(self._values(self.training), weights)
-        return stream(network, batches(self.training, plan, self.buckets, targets))
+        targets = Targets(self._values(examples), weights)
+        return stream(network, batches(examples, plan, self.buckets, targets))
 
     def validation_batches(self, network: Any) -> Iterator[Any]:
         """What its validation step takes; every review counts alike."""
@@ -151,9 +155,14 @@ class Job:
         return sum(len(plan) for plan in self.plans)
 
     @property
+    def lengths(self) -> list[Lengths]:
+        """See `trainer.work`."""
+        return [examples.lengths for examples in self.training]
+
+    @property
     def padding(self) -> float:
         """The share of the computed training tokens that is padding."""
-        return padding_share(self.plans, self.training.lengths, self.buckets)
+        return padding_share(self.plans, self.lengths, self.buckets)
 
 
 def plan_job(settings: TrainSettings, data: Path, reporter: Reporter) -> Job:
@@ -170,7 +179,8 @@ def plan_job(settings: TrainSettings, data: Path, reporter: Reporter) -> Job:
     numbers = rating_numbers(info.labels) if settings.task == "regression" else None
     class_weights = label_weights(settings.class_weights, counts)
     checkpoint = open_checkpoint(settings.base)
-    cut = settings.token_cut(checkpoint.config.max_position_embeddings)
+    cuts = settings.epoch_cuts(checkpoint.config.max_position_embeddings)
+    cut = cuts[-1]
     tokenizer = checkpoint.review_tokenizer(cut, settings.cleaning)
     device = find_device()
     precision, reason = choose_precision(settings.precision, device)
@@ -187,8 +197,9 @@ def plan_job(settings: TrainSettings, data: Path, reporter: Reporter) -> Job:
     if numbers is not None and training.ratings is not None:
         ratings = ratings_of(numbers, training.ratings)
     longest = cut.head + cut.tail
+    read = {one: shortened(training, one) for one in set(cuts)}
     plans = [
-        training_plan(training.lengths, settings.batch_size, settings.seed, epoch) for epoch in range(settings.epochs)
+        training_plan(read[one].lengths, settings.batch_size, settings.seed, epoch) for epoch, one in enumerate(cuts)
     ]
     validation_plan = reading_plan(validation.lengths, settings.batch_size)
     refuse_small([*plans[0], *validation_plan], settings.devices)
@@ -210,7 +221,7 @@ def plan_job(settings: TrainSettings, data: Path, reporter: Reporter) -> Job:
         reason=reason,
         cut=cut,
         buckets=wide_buckets(longest) if settings.xla else fine_buckets(longest),
-        training=training,
+        training=[read[one] for one in cuts],
         validation=validation,
         plans=plans,
         validation_plan=validation_plan,
@@ -283,11 +294,11 @@ def describe(job: Job, network: Any, fresh: tuple[str, ...], reporter: Reporter)
         f"{settings.base}: {config.num_hidden_layers} layers of {config.hidden_size}, "
         f"{network.count_params():,} parameters{started}",
     )
-    longest, truncated = job.buckets.longest, job.training.truncated
+    longest, truncated = job.buckets.longest, job.training[-1].truncated
     cut = f"of the {truncated:,} longer than {longest} tokens {describe_cut(job.cut)} are read"
     reporter.fact(
         "data",
-        f"{len(job.training):,} reviews to train on, {len(job.validation):,} to validate; "
+        f"{len(job.training[-1]):,} reviews to train on, {len(job.validation):,} to validate; "
         + (cut if truncated else f"none is longer than {longest} tokens"),
     )
     if job.ratings is not None:
@@ -302,6 +313,11 @@ def describe(job: Job, network: Any, fresh: tuple[str, ...], reporter: Reporter)
         f"{settings.epochs} x {len(job.plans[0]):,} of {settings.batch_size}{together}{shared}, "
         f"of similar length: {job.padding:.1%} padding",
     )
+    if settings.first_tokens:
+        read = " and ".join(map(str, settings.first_tokens))
+        first = len(settings.first_tokens)
+        which = "epoch 1 reads" if first == 1 else f"epochs 1 to {first} read"
+        reporter.fact("reading", f"{which} at most {read} tokens of a review, later ones up to {longest}")
     reporter.fact("optimizer", _optimizer_line(job))
 
 

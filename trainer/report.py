@@ -477,7 +477,7 @@ def train_options(settings: TrainSettings) -> list[str]:
         elif isinstance(value, dict):
             options += [option, ",".join(f"{label}={weight}" for label, weight in value.items())]
         elif value is not None and value is not False:
-            options += [option, ",".join(value) if isinstance(value, list | tuple) else f"{value}"]
+            options += [option, ",".join(map(str, value)) if isinstance(value, list | tuple) else f"{value}"]
     return options
 
 

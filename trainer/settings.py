@@ -66,6 +66,9 @@ class TrainSettings(BaseModel):
     are. 0.998 looks back on some 500 updates."""
     max_tokens: Annotated[int, Field(ge=3)] | None = None
     """Tokens read of a review, control tokens included; the network's limit, at most 512, where absent."""
+    first_tokens: Annotated[tuple[Annotated[int, Field(ge=3)], ...], Field(min_length=1)] | None = None
+    """Tokens read of a review in the first epochs, one number an epoch; `max_tokens` holds from then on. Much of what
+    there is to learn is in short readings too, and those take a fraction of the time."""
     cut: CutName = "head+tail"
     cleaning: tuple[str, ...] = NOTEBOOK
     precision: Precision = "auto"
@@ -83,6 +86,35 @@ class TrainSettings(BaseModel):
             SettingsError: `max_tokens` is more than the network reads.
         """
         return cut_of(self.cut, self.max_tokens, positions)
+
+    def epoch_cuts(self, positions: int) -> tuple[Cut, ...]:
+        """The cut of each epoch, for a network that reads `positions` tokens; the last is `token_cut`'s.
+
+        Raises:
+            SettingsError: as `token_cut`, or `first_tokens` are more than later epochs read, or leave no such epoch.
+        """
+        whole = self.token_cut(positions)
+        first, longest = self.first_tokens or (), whole.head + whole.tail
+        if any(tokens > longest for tokens in first):
+            raise SettingsError(f"--first-tokens {max(first)}: later epochs read at most {longest}")
+        if len(first) >= self.epochs:
+            raise SettingsError(
+                f"--first-tokens names {len(first)} of {self.epochs} epochs; the last one has to read all that the "
+                "model will read"
+            )
+        return (*(cut_of(self.cut, tokens, positions) for tokens in first), *[whole] * (self.epochs - len(first)))
+
+
+def parse_first_tokens(spec: str | None) -> tuple[int, ...] | None:
+    """Read numbers of tokens, parted by commas.
+
+    Raises:
+        SettingsError: one is no number.
+    """
+    try:
+        return None if spec is None else tuple(int(part) for part in spec.split(","))
+    except ValueError:
+        raise SettingsError(f"--first-tokens {spec!r}: give a number for each of the first epochs: 128,256") from None
 
 
 def parse_cleaning(spec: str) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ def train(
     with memory_sufficing(f"batches of {settings.batch_size} x {longest} tokens", job.smaller):
         with reporter.working("compiling the training step and timing it"):
             speed = measure(
-                network, lambda plan: job.training_batches(network, plan), job.training, job.plans[0], job.buckets
+                network, lambda plan: job.training_batches(network, plan), job.lengths[-1], job.plans[-1], job.buckets
             )
         pace = Pace(job, speed)
         done = seconds_done(pace, earlier)

@@ -62,8 +62,8 @@ class Work(Protocol):
         """Widths of batches."""
 
     @property
-    def training(self) -> Sized:
-        """Rows to learn from."""
+    def lengths(self) -> list[Lengths]:
+        """Tokens of each training row, (rows,), as each epoch reads it."""
 
     @property
     def validation(self) -> Sized:

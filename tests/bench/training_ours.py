@@ -53,18 +53,18 @@ def main() -> None:
     told = json.loads(Path(sys.argv[1]).read_text())
     with tempfile.TemporaryDirectory() as folder:
         job = planned(told, Path(folder))
-    [plan] = job.plans
+    [plan], [reviews] = job.plans, job.training
     np.savez(
         told["batches"],
-        ids=job.training.ids,
-        lengths=job.training.lengths,
-        labels=job.training.labels,
+        ids=reviews.ids,
+        lengths=reviews.lengths,
+        labels=reviews.labels,
         rows=np.concatenate(plan),
         sizes=[len(rows) for rows in plan],
     )
     network, _ = build_network(job)
     network.make_train_function()
-    facts = {"batches": len(plan), "tokens": float(job.training.lengths.mean()), "padding": job.padding}
+    facts = {"batches": len(plan), "tokens": float(reviews.lengths.mean()), "padding": job.padding}
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
         begin, end = map(int, line.split())

@@ -158,8 +158,8 @@ def test_an_adaptation_that_stops_wherever_it_can_comes_to_the_same_bytes(
 def test_minutes_become_as_many_steps_as_fit(few: Path, base: Path) -> None:
     job = plan_adaptation(asked(base, epochs=1, minutes=1), [few], Reporter())
     speed = Speed([16], [2.0], 8, 20.0)
-    epoch = speed.training(job.plans[0], job.training, job.buckets)
-    held = 2 * speed.validation(job.validation_plan, job.validation, job.buckets)
+    epoch = speed.training(job.plans[0], job.training.lengths, job.buckets)
+    held = 2 * speed.validation(job.validation_plan, job.validation.lengths, job.buckets)
     assert len(epoch) == 2
 
     for steps in (1, 2, 3, 4, 7):

@@ -19,6 +19,7 @@ from trainer.dataset import (
     fine_buckets,
     padding_share,
     reading_plan,
+    shortened,
     tokenize,
     training_plan,
     wide_buckets,
@@ -62,15 +63,17 @@ def test_batches_come_in_random_order_not_by_length() -> None:
 
 def test_windows_make_padding_small() -> None:
     buckets = fine_buckets(512)
-    planned = padding_share([training_plan(LENGTHS, 16, 0, epoch) for epoch in range(3)], LENGTHS, buckets)
-    mixed = padding_share([training_plan(LENGTHS, 16, 0, 0, window=1)], LENGTHS, buckets)
+    planned = padding_share([training_plan(LENGTHS, 16, 0, epoch) for epoch in range(3)], [LENGTHS] * 3, buckets)
+    mixed = padding_share([training_plan(LENGTHS, 16, 0, 0, window=1)], [LENGTHS], buckets)
     assert planned < 0.04
     assert mixed > 0.4
 
 
 def test_padding_is_counted_right() -> None:
     plan = [np.array([0, 1]), np.array([2])]
-    assert padding_share([plan], np.array([6, 2, 8]), Buckets((4, 8))) == pytest.approx(1 - 16 / 24)
+    whole, short = np.array([6, 2, 8]), np.array([4, 2, 4])
+    assert padding_share([plan], [whole], Buckets((4, 8))) == pytest.approx(1 - 16 / 24)
+    assert padding_share([plan, plan], [short, whole], Buckets((4, 8))) == pytest.approx(1 - 26 / 36)
 
 
 @pytest.mark.parametrize("longest", [3, 40, 64, 100, 130, 512])
@@ -139,3 +142,17 @@ def test_texts_are_tokenized_cleaned_and_cut_as_the_worker_does(base: Path) -> N
     assert examples.labels.tolist() == [1, 0]
     assert examples.truncated == 1
     assert sum(told) == 2
+
+
+@pytest.mark.parametrize("cut", [Cut(head=2, tail=2), Cut(head=3, tail=1), Cut(head=2, tail=3), Cut(head=3, tail=3)])
+def test_a_shorter_reading_is_what_the_tokenizer_makes_with_the_shorter_cut(base: Path, cut: Cut) -> None:
+    checkpoint = open_checkpoint(str(base))
+    texts = ["good", "the plot was very very bad", "good film", "bad", "the film was good but the plot was very bad"]
+    reviews = [LabelledReview(row, text, row % 2) for row, text in enumerate(texts)]
+    whole = tokenize(reviews, checkpoint.review_tokenizer(Cut(head=3, tail=3), []), numbers=[1.0, 2.0])
+    wanted = tokenize(reviews, checkpoint.review_tokenizer(cut, []), numbers=[1.0, 2.0])
+    found = shortened(whole, cut)
+    for name in ("ids", "lengths", "labels", "ratings"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name), err_msg=name)
+    assert found.ids.dtype == wanted.ids.dtype
+    assert found.truncated == wanted.truncated

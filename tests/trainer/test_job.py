@@ -11,7 +11,8 @@ from trainer.dataset import Buckets, Examples, Targets, batches
 from trainer.errors import DataError
 from trainer.job import label_weights, plan_job
 from trainer.progress import Reporter
-from trainer.settings import parse_class_weights, settings_from
+from trainer.report import train_options
+from trainer.settings import cut_of, parse_class_weights, read_settings, settings_from
 from worker.errors import SettingsError
 
 
@@ -71,6 +72,28 @@ def test_data_that_nothing_can_be_learned_from_is_refused(
     edit_json(data / "info.json", splits=splits)
     with pytest.raises(DataError, match=fault):
         plan_job(settings_from(base=str(base)), data, Reporter())
+
+
+def test_a_first_epoch_reads_short_rows_and_the_model_is_written_with_the_whole_cut(
+    program: Program, toy_data: Path, base: Path, tmp_path: Path
+) -> None:
+    settings = settings_from(base=str(base), epochs=2, batch_size=16, max_tokens=12, first_tokens=(6,))
+    job = plan_job(settings, toy_data, Reporter())
+    assert [int(lengths.max()) for lengths in job.lengths] == [6, 12]
+    for epoch, longest in enumerate((6, 12)):
+        found = list(batches(job.training[epoch], job.plans[epoch], job.buckets).as_numpy_iterator())
+        assert max(inputs["input_ids"].shape[1] for inputs, _ in found) == longest
+    assert int(job.validation.lengths.max()) == 12, "it is asked what the model will be asked"
+    assert job.cut == cut_of("head+tail", 12, 40)
+
+    out = tmp_path / "run"
+    short = ("--epochs", 2, "--batch-size", 16, "--max-tokens", 12, "--first-tokens", 6, "--precision", "float32")
+    ended = program("train", toy_data, "--base", base, "--out", out, *short)
+    assert ended.code == 0, ended.err
+    assert "reading     epoch 1 reads at most 6 tokens of a review, later ones up to 12\n" in ended.err
+    assert read_settings(out).first_tokens == (6,)
+    options = train_options(read_settings(out))
+    assert options[options.index("--first-tokens") + 1] == "6", "the model card's command makes it again"
 
 
 def test_more_batches_an_update_than_the_run_has_is_one_line(

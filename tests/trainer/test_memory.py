@@ -21,8 +21,8 @@ def job_of(kind: str = "cpu", head: int = 0, **settings: Any) -> Job:
     job = SimpleNamespace(
         checkpoint=SimpleNamespace(config=CONFIG),
         settings=TrainSettings(base="b", **{"precision": "float32", "batch_size": 8} | settings),
-        training=SimpleNamespace(lengths=np.array([10, 100])),
-        plans=[[np.array([0]), np.array([1])]],
+        lengths=[np.array([10, 10]), np.array([10, 100])],
+        plans=[[np.array([0]), np.array([1])]] * 2,
         buckets=Buckets((10, 50, 100)),
         head_numbers=lambda tokens: head * tokens,
         smaller="lower --batch-size",
@@ -46,7 +46,7 @@ def test_a_step_grows_with_rows_and_faster_than_with_width() -> None:
     assert step_bytes(job_of(precision="mixed_bfloat16")) < one
     assert step_bytes(job_of(batch_size=8, head=3)) == one + 8 * 100 * 3 * 4
     narrow = job_of()
-    narrow.training.lengths[1] = 50
+    narrow.lengths[-1][1] = 50
     assert step_bytes(narrow) < one / 2
 
 

@@ -27,7 +27,7 @@ from trainer.settings import TrainSettings, settings_from
 from trainer.train import Conduct
 
 CHECKPOINT = "checkpoint.safetensors"
-ALL = {"accumulate": 2, "average": 0.9, "layer_decay": 0.8, "class_weights": "balanced"}
+ALL = {"accumulate": 2, "average": 0.9, "layer_decay": 0.8, "class_weights": "balanced", "first_tokens": (8,)}
 """Everything that keeps a state of its own between two steps."""
 
 

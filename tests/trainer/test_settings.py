@@ -13,6 +13,7 @@ from trainer.settings import (
     cut_of,
     default_learning_rate,
     parse_cleaning,
+    parse_first_tokens,
     read_settings,
     settings_from,
 )
@@ -41,6 +42,33 @@ def test_more_tokens_than_the_network_reads_are_refused() -> None:
         settings_from(base="b", max_tokens=513).token_cut(512)
 
 
+def test_the_first_epochs_may_read_less_and_the_last_reads_all() -> None:
+    cuts = settings_from(base="b", epochs=4, first_tokens=(64, 128)).epoch_cuts(512)
+    assert cuts == tuple(cut_of("head+tail", tokens, 512) for tokens in (64, 128, None, None))
+    assert settings_from(base="b", epochs=2, max_tokens=64).epoch_cuts(512) == (Cut(head=17, tail=47),) * 2
+    assert settings_from(base="b", epochs=2, first_tokens=(9,), cut="head").epoch_cuts(40)[0] == Cut(head=8, tail=1)
+
+
+@pytest.mark.parametrize(
+    ("first", "fault"),
+    [
+        ((64, 129), "--first-tokens 129: later epochs read at most 128"),
+        ((64, 64), "--first-tokens names 2 of 2 epochs; the last one has to read all"),
+    ],
+)
+def test_first_epochs_that_read_more_or_leave_none_are_refused(first: tuple[int, ...], fault: str) -> None:
+    with pytest.raises(SettingsError, match=fault):
+        settings_from(base="b", epochs=2, max_tokens=128, first_tokens=first).epoch_cuts(512)
+
+
+def test_numbers_of_tokens_are_read_in_their_order() -> None:
+    assert parse_first_tokens("128, 256") == (128, 256)
+    assert parse_first_tokens(None) is None
+    for spec in ("", "128,", "short"):
+        with pytest.raises(SettingsError, match="give a number for each of the first epochs: 128,256"):
+            parse_first_tokens(spec)
+
+
 @pytest.mark.parametrize(("width", "rate"), [(128, 1e-4), (384, 1e-4), (385, 3e-5), (768, 3e-5), (1024, 3e-5)])
 def test_the_default_rate_goes_by_the_networks_width(width: int, rate: float) -> None:
     assert default_learning_rate(width) == rate
@@ -56,6 +84,7 @@ def test_the_default_rate_goes_by_the_networks_width(width: int, rate: float) ->
         ("warmup", 1.0, "--warmup"),
         ("weight_decay", -0.1, "--weight-decay"),
         ("max_tokens", 2, "--max-tokens"),
+        ("first_tokens", (128, 2), "--first-tokens"),
         ("optimizer", "sgd", "--optimizer"),
         ("seed", -1, "--seed"),
     ],
