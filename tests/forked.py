@@ -17,8 +17,7 @@ CONTEXT.set_forkserver_preload(["trainer.cli", "trainer.export", "trainer.train"
 PATIENCE_SECONDS = 250
 
 
-def _run(arguments: tuple[str, ...], out: Path, err: Path, environment: dict[str, str]) -> None:
-    os.environ.update(environment)
+def _run(arguments: tuple[str, ...], out: Path, err: Path) -> None:
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
     from trainer.cli import main
@@ -33,12 +32,11 @@ class Forked:
     Args:
         folder: for what it prints.
         arguments: of `review-trainer`.
-        environment: what is set beside what is.
     """
 
-    def __init__(self, folder: Path, *arguments: object, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, *arguments: object) -> None:
         self._out, self._err = folder / "stdout", folder / "stderr"
-        given = (tuple(map(str, arguments)), self._out, self._err, environment or {})
+        given = (tuple(map(str, arguments)), self._out, self._err)
         self._process = CONTEXT.Process(target=_run, args=given, daemon=True)
 
     @property

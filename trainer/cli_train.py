@@ -178,7 +178,6 @@ def train(
     review-trainer train data/fifth --base bert-base-cased --out runs/notebook --optimizer adam --batch-size 8
     ```
     """
-    from trainer.allocation import limit_memory
     from trainer.board import require_tensorboard
     from trainer.progress import Reporter, duration
     from trainer.settings import parse_class_weights, parse_cleaning, parse_first_tokens, settings_from
@@ -215,7 +214,6 @@ def train(
     if tensorboard:
         require_tensorboard()
     reporter = Reporter()
-    limit_memory()
     import_tensorflow()
     from trainer.interrupt import InterruptedRun
     from trainer.train import Conduct
@@ -327,7 +325,6 @@ def adapt(
     ```
     """
     from trainer.adapt_settings import adapt_settings_from
-    from trainer.allocation import limit_memory
     from trainer.progress import Reporter, duration
     from trainer.settings import parse_cleaning
     from worker.errors import UsageError
@@ -350,7 +347,6 @@ def adapt(
         seed=seed,
     )
     reporter = Reporter()
-    limit_memory()
     import_tensorflow()
     from trainer.adapt import adapt as read
     from trainer.adapt import guessing

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trainer.allocation import free_memory
 from trainer.progress import size
 from trainer.work import Work
 
@@ -48,3 +48,27 @@ def memory_line(job: Work, network: Any) -> str:
     if needed <= free:
         return f"{line}; {size(free)} are free"
     return f"WARNING: {line}; only {size(free)} are free: the run will not fit, {job.smaller}"
+
+
+def free_memory() -> int | None:
+    """Bytes that this process could still take, by the machine and by its control group; None where it is not known."""
+    found = [free for free in (_machine(), _group()) if free is not None]
+    return min(found, default=None)
+
+
+def _machine() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _group(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Of a container's limit what is not in use; the files' cache can be given back, and does not count."""
+    try:
+        limit, used = ((folder / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
+        cache = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
+    except (OSError, ValueError):
+        return None
+    return None if limit == "max" else int(limit) - int(used) + int(cache.get("inactive_file", 0))

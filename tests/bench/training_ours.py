@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.allocation import limit_memory
 from trainer.job import Job, build_network, plan_job
 from trainer.labels import DEFAULT_SPEC, parse_labels
 from trainer.prepare import Sampling, read_splits, write_folder
@@ -49,7 +48,6 @@ def planned(told: dict[str, object], folder: Path) -> Job:
 
 
 def main() -> None:
-    limit_memory()  # as `review-trainer train` does
     told = json.loads(Path(sys.argv[1]).read_text())
     with tempfile.TemporaryDirectory() as folder:
         job = planned(told, Path(folder))

@@ -1,5 +1,6 @@
 """The estimate of the memory."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -61,3 +62,15 @@ def test_the_line_says_what_is_needed_and_what_is_free(monkeypatch: pytest.Monke
     assert "only 10 MB are free: the run will not fit, lower --batch-size" in line
     assert "free" not in memory_line(job_of("gpu"), network_of(1_000_000)), "that is not the GPU's memory"
     assert "on each device" in memory_line(job_of("gpu", devices=2), network_of(1_000_000))
+
+
+def test_a_containers_limit_counts_without_the_cache(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("700\n")
+    (tmp_path / "memory.stat").write_text("anon 300\ninactive_file 250\n")
+    assert memory._group(tmp_path) == 550
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory._group(tmp_path) is None
+    assert memory._group(tmp_path / "nothing") is None
+    free = memory.free_memory()
+    assert free is None or free > 0
