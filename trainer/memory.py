@@ -19,8 +19,8 @@ float32: 958 MB for 16 reviews of 128 tokens, 1,425 MB for 4 of 512, the gradien
 def step_bytes(job: Work) -> int:
     """What the widest batch's activations take on one device."""
     config, settings = job.checkpoint.config, job.settings
-    lengths, plan = job.lengths[-1], job.plans[-1]
-    width = max(job.buckets.width(lengths[rows]) for rows in plan)
+    epochs = zip(job.plans, job.lengths, strict=True)
+    width = max(job.buckets.width(lengths[rows]) for plan, lengths in epochs for rows in plan)
     rows = -(-settings.batch_size // settings.devices)
     head = job.head_numbers(rows * width)
     columns = WIDE * config.hidden_size + INNER * config.intermediate_size + PAIRS * config.num_attention_heads * width

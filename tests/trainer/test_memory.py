@@ -49,6 +49,9 @@ def test_a_step_grows_with_rows_and_faster_than_with_width() -> None:
     narrow = job_of()
     narrow.lengths[-1][1] = 50
     assert step_bytes(narrow) < one / 2
+    early = job_of()
+    early.lengths.reverse()
+    assert step_bytes(early) == one, "the widest batch counts, in whichever epoch it comes"
 
 
 def test_the_line_says_what_is_needed_and_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
