@@ -10,6 +10,7 @@ from kafka import KafkaProducer
 from kafka.errors import (
     FencedInstanceIdError,
     GroupAuthorizationFailedError,
+    InvalidProducerEpochError,
     InvalidTransactionTimeoutError,
     KafkaError,
     MessageSizeTooLargeError,
@@ -43,7 +44,11 @@ and the client sleeps this long: small transactions took a median of 10 ms with 
 
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 FORBIDDEN = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, TransactionalIdAuthorizationFailedError)
-HOPELESS = (*TOO_LARGE, *FORBIDDEN, ProducerFencedError, UnsupportedVersionError, UnknownTopicOrPartitionError)
+FENCED = (ProducerFencedError, InvalidProducerEpochError)
+"""The broker has given the transactional id to a newer producer, or has ended the transaction for its age: the first is
+its answer to a request of a transaction, the second to a record."""
+
+HOPELESS = (*TOO_LARGE, *FORBIDDEN, *FENCED, UnsupportedVersionError, UnknownTopicOrPartitionError)
 """Trying again cannot help."""
 
 
@@ -149,6 +154,9 @@ class Outbox:
             ),
             kafka,
         )
+        # Told that its epoch is old, kafka-python 3.0.12 would ask for a new one by itself, in the background; a broker
+        # aborts whatever transaction is open under the id then, also that of a newer producer.
+        producer._transaction_manager._supports_epoch_bump = lambda: False
         try:
             producer.init_transactions()
         except KafkaError as error:
@@ -170,7 +178,7 @@ class Outbox:
                 f"another worker uses the group instance id {self._settings.group_instance_id}; give each worker its "
                 "own WORKER_KAFKA__GROUP_INSTANCE_ID, or leave it to its default"
             ) from None
-        if caused_by(error, ProducerFencedError):
+        if caused_by(error, *FENCED):
             self._refuse_fatal(error)
         self._reopen()
         self._refuse_fatal(error)
@@ -178,7 +186,7 @@ class Outbox:
 
     def _refuse_fatal(self, cause: BaseException) -> None:
         kafka = self._settings.kafka
-        if caused_by(cause, ProducerFencedError):
+        if caused_by(cause, *FENCED):
             raise BrokerError(
                 f"another worker uses the transactional id {self._settings.transactional_id}, or this one stalled for "
                 "longer than WORKER_KAFKA__TRANSACTION_TIMEOUT_SECONDS; give each worker its own "

@@ -3,6 +3,7 @@ The rules of the notes have tests of their own, in test_rules."""
 
 import os
 import time
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,9 @@ from worker.outbox import Outbox
 from worker.source import Batch, ReviewSource
 
 pytestmark = pytest.mark.kafka
+
+LATE_REQUEST_SECONDS = 1
+"""In which a client would have sent what it sends by itself, fifty times its pause between two attempts."""
 
 
 def nothing_is_visible(stage: Stage) -> bool:
@@ -107,6 +111,34 @@ def test_a_worker_that_shares_its_instance_id_leaves_and_its_batch_with_it(stage
             with opened_outbox(stage) as other:
                 publish(other, stage, same)
                 stage.wait_until_drained(20)
+    found = examined(stage)
+    assert found.sound, found
+
+
+def test_a_worker_whose_transactional_id_is_taken_in_the_midst_of_its_records_leaves(stage: Stage) -> None:
+    """The broker says INVALID_PRODUCER_EPOCH to a record where it says PRODUCER_FENCED to a commit. Whoever starts over
+    then shuts out the newer worker; so does kafka-python, by itself, while that one has a transaction open."""
+    stage.publish([review(number) for number in range(6)])
+    with opened_source(stage) as source, opened_outbox(stage) as outbox, ExitStack() as others:
+        batch = next_batch(source)
+        records = answers(stage, batch)
+        begin, newer = outbox._producer.begin_transaction, []
+
+        def begin_and_be_overtaken() -> None:
+            begin()
+            # Every partition takes part before the other one comes: what the broker hears next are records.
+            outbox._send(records)
+            newer.append(others.enter_context(opened_outbox(stage)))
+            newer[0]._producer.begin_transaction()
+            newer[0]._send(records)
+
+        outbox._producer.begin_transaction = begin_and_be_overtaken
+        with pytest.raises(BrokerError, match=f"another worker uses the transactional id {stage.name}-tx"):
+            outbox.publish(records, batch.positions, batch.membership)
+        time.sleep(LATE_REQUEST_SECONDS)
+        newer[0]._producer.send_offsets_to_transaction(batch.positions, batch.membership)
+        newer[0]._producer.commit_transaction()
+        stage.wait_until_drained(20)
     found = examined(stage)
     assert found.sound, found
 

@@ -11,6 +11,7 @@ import random
 import signal
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,10 @@ PUBLISHER_PATIENCE_MS = 900_000
 
 MOVE_SECONDS = 60
 """I7: every partition moves within this time of healing."""
+
+
+SHOWN_CHARACTERS = 4_000
+"""Of each worker's log, from its end."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class Witness(Thread):
         self._over = Event()
         self.seen: dict[tuple[str, int, int], Place] = {}
         self.repeated = 0
+        self.troubles: Counter[str] = Counter()
         self.times: list[float] = []
 
     def run(self) -> None:
@@ -83,7 +89,8 @@ class Witness(Thread):
             while not self._over.is_set():
                 try:
                     found = consumer.poll(200)
-                except KafkaError:
+                except KafkaError as error:
+                    self.troubles[repr(error)] += 1
                     time.sleep(0.2)
                     continue
                 for records in found.values():
@@ -101,9 +108,10 @@ class Witness(Thread):
             self.seen[key] = place
 
     def stop(self) -> None:
-        """And wait for it."""
+        """And wait for it. What it met is printed: pytest shows that of a test that fails."""
         self._over.set()
         self.join(30)
+        print(f"the witness saw {len(self.seen)}, met {dict(self.troubles)}, alive: {self.is_alive()}")
 
 
 class Publisher(Thread):
@@ -275,11 +283,13 @@ def frozen(pid: int) -> Iterator[None]:
 
 @contextmanager
 def opened(arena: Arena) -> Iterator[Arena]:
-    """An arena that is left clean."""
+    """An arena that is left clean. What its workers logged is printed: pytest shows that of a test that fails."""
     try:
         yield arena
     finally:
         arena.close()
+        for log in sorted(arena.folder.glob("*.log")):
+            print(f"--- {log.name} ---", log.read_text()[-SHOWN_CHARACTERS:], sep="\n")
 
 
 def play(arena: Arena, inject: Callable[[Arena], None], drain_seconds: float = 120) -> Result:
