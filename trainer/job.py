@@ -314,7 +314,7 @@ def describe(job: Job, network: Any, fresh: tuple[str, ...], reporter: Reporter)
         f"of similar length: {job.padding:.1%} padding",
     )
     if settings.first_tokens:
-        read = " and ".join(map(str, settings.first_tokens))
+        read = ", ".join(map(str, settings.first_tokens))
         first = len(settings.first_tokens)
         which = "epoch 1 reads" if first == 1 else f"epochs 1 to {first} read"
         reporter.fact("reading", f"{which} at most {read} tokens of a review, later ones up to {longest}")
