@@ -1,6 +1,6 @@
 """A training job: everything chosen, read, tokenized and planned, before the first step."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -314,11 +314,16 @@ def describe(job: Job, network: Any, fresh: tuple[str, ...], reporter: Reporter)
         f"of similar length: {job.padding:.1%} padding",
     )
     if settings.first_tokens:
-        read = ", ".join(map(str, settings.first_tokens))
-        first = len(settings.first_tokens)
-        which = "epoch 1 reads" if first == 1 else f"epochs 1 to {first} read"
-        reporter.fact("reading", f"{which} at most {read} tokens of a review, later ones up to {longest}")
+        reporter.fact("reading", reading_line(settings.first_tokens, longest))
     reporter.fact("optimizer", _optimizer_line(job))
+
+
+def reading_line(first_tokens: Sequence[int], longest: int) -> str:
+    """What each epoch reads of a review, for a person; `longest` is what the later ones read, in tokens as well."""
+    count = len(first_tokens)
+    which = "epoch 1 reads" if count == 1 else f"epochs 1 to {count} read"
+    read = first_tokens if len(set(first_tokens)) > 1 else first_tokens[:1]
+    return f"{which} at most {', '.join(map(str, read))} tokens of a review, later ones up to {longest}"
 
 
 def _optimizer_line(job: Job) -> str:

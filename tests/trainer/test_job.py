@@ -9,7 +9,7 @@ import pytest
 from toy import Program, edit_json
 from trainer.dataset import Buckets, Examples, Targets, batches
 from trainer.errors import DataError
-from trainer.job import label_weights, plan_job
+from trainer.job import label_weights, plan_job, reading_line
 from trainer.progress import Reporter
 from trainer.report import train_options
 from trainer.settings import cut_of, parse_class_weights, read_settings, settings_from
@@ -43,6 +43,18 @@ def test_weights_that_cannot_be_read_are_one_line(spec: str) -> None:
 def test_weights_out_of_range_are_named(spec: str) -> None:
     with pytest.raises(SettingsError, match=r"^--class-weights: "):
         settings_from(base="b", class_weights=parse_class_weights(spec))
+
+
+@pytest.mark.parametrize(
+    ("first_tokens", "said"),
+    [
+        ((128,), "epoch 1 reads at most 128 tokens of a review, later ones up to 512"),
+        ((128, 128), "epochs 1 to 2 read at most 128 tokens of a review, later ones up to 512"),
+        ((64, 128, 128), "epochs 1 to 3 read at most 64, 128, 128 tokens of a review, later ones up to 512"),
+    ],
+)
+def test_what_the_epochs_read_is_said(first_tokens: tuple[int, ...], said: str) -> None:
+    assert reading_line(first_tokens, 512) == said
 
 
 def test_a_batch_carries_the_targets_of_its_rows_and_the_weights_of_their_labels() -> None:
