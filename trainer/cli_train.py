@@ -175,6 +175,7 @@ def train(
     review-trainer train data/imdb --base bert-base-cased --out runs/first
     review-trainer train data/imdb --base bert-base-cased --out runs/first --resume
     review-trainer train data/imdb --base checkpoints/minilm --out runs/quick --epochs 1 --max-tokens 128
+    review-trainer train data/imdb --base runs/first --out runs/longer --epochs 1 --learning-rate 1.5e-5
     review-trainer train data/fifth --base bert-base-cased --out runs/notebook --optimizer adam --batch-size 8
     ```
     """
