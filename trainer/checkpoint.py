@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from schemas import Cut
 from trainer.disk import sync
 from worker.artifact import CONFIG, TOKENIZER, WEIGHTS, digest_bytes, digest_file
-from worker.bert_config import BertConfig, parse_config
+from worker.bert_config import BertConfig, parse_config, unnamed
 from worker.errors import ArtifactError
 from worker.tensors import WEIGHTS_INDEX, find_weights, weight_files
 from worker.tokens import ReviewTokenizer
@@ -216,6 +216,13 @@ def _has_capitals(vocabulary: Path) -> bool:
     is said, would never find these words."""
     words = vocabulary.read_text(encoding="utf-8", errors="replace").splitlines()
     return any(word != word.lower() for word in words if not word.startswith("["))
+
+
+def labels_agree(config: BertConfig, labels: Sequence[str]) -> bool:
+    """Whether a classifier of this shape may be for these labels, in this order: by their names, whatever the case, or
+    since it has none."""
+    names = [label.casefold() for label in config.labels]
+    return names == [label.casefold() for label in labels] or config.id2label == unnamed(len(names))
 
 
 def with_labels(config: BertConfig, labels: Sequence[str]) -> BertConfig:

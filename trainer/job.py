@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from schemas import Cut
 from trainer.card import describe_cut
-from trainer.checkpoint import Checkpoint, open_checkpoint, stage_weights, with_labels, write_shape
+from trainer.checkpoint import Checkpoint, labels_agree, open_checkpoint, stage_weights, with_labels, write_shape
 from trainer.dataset import (
     Buckets,
     Examples,
@@ -78,6 +78,11 @@ class Job:
     def shape(self) -> BertConfig:
         """Of what is written: one output a label."""
         return with_labels(self.checkpoint.config, self.info.labels)
+
+    @property
+    def takes_classifier(self) -> bool:
+        """Whether the checkpoint's classifier, where it has one, is for this task and these labels."""
+        return self.ratings is not None or labels_agree(self.checkpoint.config, self.info.labels)
 
     @property
     def patience(self) -> int | None:
@@ -266,7 +271,7 @@ def build_network(job: Job) -> tuple[Any, tuple[str, ...]]:
     with strategy_for(settings.devices).scope():
         config = job.shape if job.ratings is None else with_labels(job.checkpoint.config, ("rating",))
         network = Bert(config, settings.precision)
-        fresh = load_weights(network, job.checkpoint.weights, head_required=False)
+        fresh = load_weights(network, job.checkpoint.weights, head_required=False, same_labels=job.takes_classifier)
         if job.ratings is None:
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
             metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
@@ -289,6 +294,8 @@ def describe(job: Job, network: Any, fresh: tuple[str, ...], reporter: Reporter)
     xla = ", compiled with XLA" if settings.xla else ""
     reporter.fact("precision", f"{settings.precision}: {job.reason}{xla}")
     started = f"; starts fresh: {' and '.join(fresh)}" if fresh else "; its classifier is trained further"
+    if fresh and not job.takes_classifier:
+        started += f", since the checkpoint's is for {', '.join(job.checkpoint.config.labels)}"
     reporter.fact(
         "network",
         f"{settings.base}: {config.num_hidden_layers} layers of {config.hidden_size}, "

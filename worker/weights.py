@@ -76,7 +76,7 @@ def links(network: Bert) -> Iterator[Link]:
     yield from dense(network.classifier, "classifier")
 
 
-def load_weights(network: Bert, path: Path, *, head_required: bool = True) -> tuple[str, ...]:
+def load_weights(network: Bert, path: Path, *, head_required: bool = True, same_labels: bool = True) -> tuple[str, ...]:
     """Fill the network from a checkpoint.
 
     Args:
@@ -84,6 +84,8 @@ def load_weights(network: Bert, path: Path, *, head_required: bool = True) -> tu
         path: `model.safetensors`, or the index of several.
         head_required: False for a base checkpoint: a missing pooler or classifier, or a classifier for another
             number of labels, keeps its fresh initial values.
+        same_labels: False where the checkpoint's classifier is known to be for other labels, or in another order: it
+            is not read.
 
     Returns:
         The parts that kept their initial values: none, or some of "pooler" and "classifier".
@@ -96,7 +98,9 @@ def load_weights(network: Bert, path: Path, *, head_required: bool = True) -> tu
     for link in links(network):
         part = next((part for part in OPTIONAL_PARTS if part in link.names[0]), None)
         fault = fault_of(link, tensors)
-        if fault is None:
+        if part == "classifier" and not same_labels:
+            fresh[part] = None
+        elif fault is None:
             link.variable.assign(link.from_checkpoint(tensors))
         elif part is not None and not head_required:
             fresh[part] = None

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from schemas import Cut
 from toy import VOCABULARY, edit_json, split_weights
 from trainer import checkpoint
-from trainer.checkpoint import OFFLINE, open_checkpoint, with_labels, write_shape, write_weights
+from trainer.checkpoint import OFFLINE, labels_agree, open_checkpoint, with_labels, write_shape, write_weights
 from worker.bert_config import parse_config
 from worker.errors import ArtifactError
 from worker.network import Bert
@@ -75,6 +75,22 @@ def test_what_is_written_has_the_labels_and_is_read_back(base: Path, tmp_path: P
     assert written["pad_token_id"] == 0
     assert parse_config((tmp_path / "config.json").read_bytes(), "config.json") == config
     assert json.loads((tmp_path / "tokenizer_config.json").read_text())["model_max_length"] == 16
+
+
+@pytest.mark.parametrize(
+    ("written", "agree"),
+    [
+        (["negative", "positive"], True),
+        (["NEGATIVE", "POSITIVE"], True),
+        (["LABEL_0", "LABEL_1"], True),
+        (["positive", "negative"], False),
+        (["contradiction", "entailment"], False),
+        (["negative", "neutral", "positive"], False),
+    ],
+)
+def test_a_classifier_is_taken_for_the_labels_that_it_was_made_for(base: Path, written: list[str], agree: bool) -> None:
+    config = with_labels(open_checkpoint(str(base)).config, written)
+    assert labels_agree(config, ("negative", "positive")) is agree
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from toy import Program
+from toy import Program, edit_json
 from trainer.dataset import batches, fine_buckets, reading_plan, tokenize
 from trainer.info import read_info
 from trainer.job import build_network, plan_job
@@ -112,6 +112,28 @@ def test_a_run_says_first_what_it_will_do_and_at_the_end_how_it_went(
     assert "than estimated" in lines["took"]
     assert "review-trainer export" in lines["next"]
     assert "Warning" not in ended.err
+
+
+def test_a_finished_run_is_a_base_and_its_classifier_is_trained_further(
+    program: Program, toy_data: Path, trained: Path, tmp_path: Path
+) -> None:
+    ended = program("train", toy_data, "--base", trained, "--out", tmp_path / "more", *QUICK, "--learning-rate", 1e-9)
+    assert "parameters; its classifier is trained further" in ended.err
+    before, after = (load_file(run / "model.safetensors") for run in (trained, tmp_path / "more"))
+    np.testing.assert_allclose(after["classifier.weight"], before["classifier.weight"], atol=1e-6)
+
+
+def test_a_classifier_for_other_labels_starts_fresh_and_it_is_said(
+    program: Program, toy_data: Path, trained: Path, tmp_path: Path
+) -> None:
+    """As many labels, in another order: it would begin with every answer wrong."""
+    swapped = Path(shutil.copytree(trained, tmp_path / "swapped"))
+    edit_json(swapped / "config.json", id2label={"0": "positive", "1": "negative"})
+    ended = program("train", toy_data, "--base", swapped, "--out", tmp_path / "run", *QUICK, "--learning-rate", 1e-9)
+    assert "starts fresh: classifier, since the checkpoint's is for positive, negative" in ended.err
+    before, after = (load_file(run / "model.safetensors") for run in (trained, tmp_path / "run"))
+    assert not np.allclose(after["classifier.weight"], before["classifier.weight"], atol=1e-3)
+    np.testing.assert_allclose(after["bert.pooler.dense.weight"], before["bert.pooler.dense.weight"], atol=1e-6)
 
 
 @pytest.mark.parametrize(
