@@ -32,7 +32,7 @@ from worker.connection import Positions, begin, caused_by
 from worker.errors import BrokerError, Rewind
 from worker.letters import Outgoing
 from worker.message import Message
-from worker.outbox import FORBIDDEN, TOO_LARGE, Outbox
+from worker.outbox import FENCED, FORBIDDEN, TOO_LARGE, Outbox
 from worker.replay.choice import Choice, Fate
 from worker.replay.dead_letters import DeadLetters, group_of
 from worker.replay.marks import Marks, put_back, read_marks
@@ -216,7 +216,7 @@ class _Run:
         named = f"{type(cause).__name__}: {cause}"
         certain = not self._in_doubt or (isinstance(error, Rewind) and error.outcome == "aborted")
         what, remedy = f"broker {kafka.bootstrap_servers}: {named}", "start again to go on"
-        if caused_by(cause, ProducerFencedError):
+        if caused_by(cause, *FENCED):
             what, remedy = f"another replay of group {kafka.group_id} has begun", "it goes on where this one was"
         elif caused_by(cause, *FORBIDDEN):
             needed = f"READ {kafka.dead_letter_topic} and group {group}, and WRITE {self._topic} and transactional id"
