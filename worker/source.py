@@ -15,6 +15,7 @@ from kafka.errors import (
     InvalidSessionTimeoutError,
     KafkaError,
     KafkaTimeoutError,
+    LogTruncationError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
     RetriableError,
@@ -202,8 +203,11 @@ class ReviewSource:
             gone = ", ".join(f"{tp.partition} at offset {offset}" for tp, offset in error.args[0].items())
             raise BrokerError(
                 f"{self._topic}: the records at the group's position are gone (partition {gone}): retention deleted "
-                "them unread, or the topic was made anew. Decide where to go on: kafka-consumer-groups --reset-offsets"
+                "them unread, the topic was made anew, or the broker lost the end of its log. Decide where to go on: "
+                "kafka-consumer-groups --reset-offsets"
             ) from None
+        except LogTruncationError as error:
+            raise self._lost(error) from None
         except FencedInstanceIdError:
             raise BrokerError(
                 "another worker joined the group with the same group_instance_id; give each worker its own "
@@ -371,10 +375,21 @@ class ReviewSource:
                 position = self._consumer.position(partition, timeout_ms=0)
             except (NoOffsetForPartitionError, RetriableError):
                 continue  # not known yet; a later poll finds it out
+            except LogTruncationError as error:  # this or the next poll, whichever asks first behind the client's check
+                raise self._lost(error) from None
             if position is not None and position != self._given[partition]:
                 moved[partition] = OffsetAndMetadata(position, "", -1)
                 self._given[partition] = position
         return moved
+
+    def _lost(self, error: LogTruncationError) -> BrokerError:
+        """What to say of it: at the old position whatever is written in place of the lost records would be left out."""
+        partitions = ", ".join(str(partition.partition) for partition in error.divergent_offsets)
+        return BrokerError(
+            f"{self._topic}: the broker has lost records that this worker has read (partition {partitions}): a power "
+            "failure or an unclean leader election took the end of its log. Decide where to go on: "
+            "kafka-consumer-groups --reset-offsets"
+        )
 
     def _step_over(self, unread: Any) -> None:
         """Skip a record that is no Kafka record, so that it cannot stop its partition; repeated until a poll is clean.

@@ -1,6 +1,7 @@
 """The source against a real broker: where it begins, where it refuses to go on, and what it does when the group or the
 topic changes. The rules of the notes have tests of their own, in test_rules."""
 
+import os
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ from kafka.structs import MemberState
 
 import worker.source
 from contract.pieces import (
+    bring_back,
     drain,
     next_batch,
     next_messages,
@@ -21,7 +23,7 @@ from contract.pieces import (
     visible,
     wait_for,
 )
-from running import Stage
+from running import Broker, Stage
 from worker.errors import BrokerError, Rewind
 from worker.metrics import Metrics
 from worker.source import ReviewSource
@@ -60,6 +62,24 @@ def test_records_that_were_deleted_before_they_were_scored_stop_the_worker(stage
             next_messages(source, 1)
         assert stage.input in str(error.value)
     assert stage.committed() == committed
+
+
+def test_records_that_the_broker_lost_after_they_were_read_stop_the_worker(
+    fragile_broker: Broker, fragile: Stage
+) -> None:
+    """Going on at the old position would leave out whatever is written in their place."""
+    for _ in range(2):
+        fragile.publish([review(number) for number in range(10)])
+    with opened_source(fragile) as source:
+        assert len(next_messages(source, 20)) == 20
+        fragile_broker.kill()
+        for log in (fragile_broker.data / "data").glob(f"{fragile.input}-*/*.log"):
+            os.truncate(log, log.stat().st_size - 1)  # a torn record batch: the broker drops it as it recovers
+        bring_back(fragile_broker)
+        with pytest.raises(BrokerError, match=r"has lost records that this worker has read .*--reset-offsets") as error:
+            next_messages(source, 1)
+        assert fragile.input in str(error.value)
+        assert max(fragile.ends(fragile.input).values()) < 10
 
 
 def test_an_idle_partition_is_committed_at_its_beginning(stage: Stage) -> None:
