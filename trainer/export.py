@@ -19,7 +19,7 @@ from schemas import Cut, Int8, Manifest
 from trainer.anatomy import parameter_groups
 from trainer.calibrate import calibration_metrics, fit_temperature
 from trainer.card import NOWHERE, Origin, model_card, read_origin
-from trainer.checkpoint import Checkpoint, open_checkpoint, with_labels, write_shape, write_weights
+from trainer.checkpoint import CLASSIFIER, Checkpoint, open_checkpoint, with_labels, write_shape, write_weights
 from trainer.disk import check_writable
 from trainer.errors import DataError
 from trainer.evaluate import count, score
@@ -53,7 +53,6 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 REPORT = "report"
 CARD = "README.md"
 LIBRARIES = ("tensorflow", "keras", "tokenizers", "numpy", "review-scorer")
-CLASSIFIER = "BertForSequenceClassification"
 PROBES = ("A slow start, and then it has you.", "[SEP] boring [MASK]", "not bad " * 400, "!")
 """Texts on which the files are held to the network: short, hostile, longer than any cut, one token."""
 

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from schemas import Cut
 from trainer.card import describe_cut
-from trainer.checkpoint import Checkpoint, labels_agree, open_checkpoint, stage_weights, with_labels, write_shape
+from trainer.checkpoint import (
+    CLASSIFIER,
+    Checkpoint,
+    labels_agree,
+    open_checkpoint,
+    stage_weights,
+    with_labels,
+    write_shape,
+)
 from trainer.dataset import (
     Buckets,
     Examples,
@@ -294,7 +302,7 @@ def describe(job: Job, network: Any, fresh: tuple[str, ...], reporter: Reporter)
     xla = ", compiled with XLA" if settings.xla else ""
     reporter.fact("precision", f"{settings.precision}: {job.reason}{xla}")
     started = f"; starts fresh: {' and '.join(fresh)}" if fresh else "; its classifier is trained further"
-    if fresh and not job.takes_classifier:
+    if job.checkpoint.head == CLASSIFIER and not job.takes_classifier:
         started += f", since the checkpoint's is for {', '.join(job.checkpoint.config.labels)}"
     reporter.fact(
         "network",

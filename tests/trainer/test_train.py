@@ -136,6 +136,16 @@ def test_a_classifier_for_other_labels_starts_fresh_and_it_is_said(
     np.testing.assert_allclose(after["bert.pooler.dense.weight"], before["bert.pooler.dense.weight"], atol=1e-6)
 
 
+def test_of_a_checkpoint_without_a_classifier_it_is_not_said_what_that_is_for(
+    program: Program, toy_data: Path, base: Path, tmp_path: Path
+) -> None:
+    """Its config.json may name labels all the same."""
+    named = Path(shutil.copytree(base, tmp_path / "named"))
+    edit_json(named / "config.json", architectures=["BertModel"], id2label={"0": "bad", "1": "good"})
+    ended = program("train", toy_data, "--base", named, "--out", tmp_path / "run", *QUICK)
+    assert "parameters; starts fresh: classifier\n" in ended.err
+
+
 @pytest.mark.parametrize(
     "options",
     [
