@@ -1,7 +1,6 @@
 """What the tests share: the reference models, a valid artefact built by hand, and a Hypothesis that repeats itself."""
 
 import json
-import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -11,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
+import worker as worker  # the programs' own TensorFlow, whichever test brings it in first
+
 if TYPE_CHECKING:
     from worker.engine import Engine
 
 # A run in the background of a shell ignores SIGINT, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-# Before anything imports TensorFlow: its start-up chatter hides a failing test's own output.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # The same commit gives the same result, and a busy machine is no failure.
 settings.register_profile("repeatable", derandomize=True, deadline=None)

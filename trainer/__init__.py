@@ -2,3 +2,5 @@
 
 Cleaning, tokens, network and engine are the worker's own, so that training and serving cannot drift apart.
 """
+
+import worker as worker  # for the environment that TensorFlow finds

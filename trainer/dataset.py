@@ -4,10 +4,6 @@ A plan is a list of index arrays, one a batch, drawn from (seed, epoch) alone: t
 first, and any epoch can be planned again without those before it.
 """
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -5,10 +5,6 @@ lies between two labels has its own number as `rating`.
 """
 
 import math
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 from collections.abc import Iterable
 from pathlib import Path
 

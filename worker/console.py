@@ -1,7 +1,6 @@
 """The two console programs' shared manners: data on standard output, everything else on standard error, and one line
 for a user's mistake instead of a stack trace."""
 
-import os
 import sys
 
 from rich.console import Console
@@ -9,11 +8,6 @@ from rich.markup import escape
 from typer import Typer
 
 from worker.errors import ReviewScorerError
-
-# TensorFlow's start-up chatter is not the user's business; their own setting wins.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 out = Console(soft_wrap=True, highlight=False)
 """Standard output: data. Rich wraps nothing here, so that a pipe gets the lines as they are."""

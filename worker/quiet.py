@@ -13,7 +13,6 @@ def import_tensorflow() -> None:
     """
     if "tensorflow" in sys.modules:
         return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     shown = os.dup(2)
     with tempfile.TemporaryFile() as aside:

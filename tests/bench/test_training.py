@@ -15,13 +15,14 @@ from toy import toy_rows, write_csv
 def test_it_measures_what_it_is_told_to(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     peers = Path(sys.executable) if find_spec("torch") else None
     reviews = write_csv(tmp_path / "reviews.csv", toy_rows(60, 3))
-    training.main(tiny_folder, reviews, peers, reviews=40, batch=8, max_tokens=16, turns=2, rounds=1, only="float32")
+    training.main(tiny_folder, reviews, peers, reviews=40, batch=8, max_tokens=16, turns=2, rounds=2, only="float32")
 
     printed = capsys.readouterr()
     headings, _, row = printed.out.splitlines()
     assert headings == f"| {' | '.join(training.HEADINGS)} |"
     theirs = r"[\d.]+ \| [\d.]+" if peers else r"- \| -"
     assert re.fullmatch(rf"\| float32 \| [\d.]+ \| {theirs} \| \d+ \| [\d.]+% \|", row)
+    assert re.search(r"^float32, round 2 of 2: [\d.]+", printed.err, re.MULTILINE)
     assert ("PyTorch is left out" in printed.err) is (peers is None)
 
 

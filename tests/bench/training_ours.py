@@ -19,7 +19,6 @@ from trainer.labels import DEFAULT_SPEC, parse_labels
 from trainer.prepare import Sampling, read_splits, write_folder
 from trainer.progress import Reporter
 from trainer.settings import settings_from
-from worker import console as console  # the environment that the console programs set for TensorFlow
 
 VALIDATED = 8
 """Reviews that are not trained on: prepared data always has some."""

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from toy import VOCABULARY, Ended, Program, StopAfter, drop_tensors, toy_rows, write_csv
-from worker import console as console  # what the programs set for TensorFlow, before its first tensor
 
 
 @pytest.fixture

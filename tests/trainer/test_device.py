@@ -1,5 +1,9 @@
 """Devices and the precision that suits them."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import tensorflow as tf
 
@@ -37,3 +41,12 @@ def test_deterministic_operations_are_asked_for_on_gpus(monkeypatch: pytest.Monk
     monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: asked.append("asked"))
     make_deterministic()
     assert len(asked) == gpus
+
+
+def test_whichever_module_brings_tensorflow_in_it_computes_with_onednn() -> None:
+    """Its own default on CPUs without AVX-512 is not to."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    command = [sys.executable, "-c", "import trainer.job"]
+    talkative = own | {"TF_CPP_MIN_LOG_LEVEL": "0"}
+    said = subprocess.run(command, env=talkative, capture_output=True, text=True, check=True).stderr
+    assert "oneDNN custom operations are on" in said
