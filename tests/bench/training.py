@@ -76,7 +76,7 @@ def started(*command: object) -> Iterator[Side]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
+        env=os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"},
     )
     try:
         yield Side(process)
