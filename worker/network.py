@@ -4,10 +4,6 @@ In: token ids, mask and token types, int32, (batch, length). Out: float32 logits
 backend, so the same network trains and serves on TensorFlow and on JAX. The weights come from `worker.weights`.
 """
 
-import os
-
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-
 from collections.abc import Callable
 from typing import Any, TypedDict
 
